@@ -1,0 +1,46 @@
+"""clora_lab: low-rank compression of Keras networks, as a library, a reproduction lab and a course.
+
+The life of a compressed model:
+
+    schedule = LinearDecay(total_steps)       step -> how much of W is left
+    model_c  = compress(model, rank, ...)     a low-rank pair beside each target layer
+    model_c.fit(..., [DecayCallback()])       W fades while the pair trains
+    small    = finalize(model_c)              stock Keras layers, only the pairs
+    report(model, small)                      what was saved, layer by layer
+"""
+
+import importlib
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "accounting": ("CONVENTIONS", "ratio", "report"),
+    "callbacks": ("DecayCallback",),
+    "factors": ("BreakEvenWarning",),
+    "layers": ("CLoRA", "DecayNotMovingWarning"),
+    "schedules": (
+        "ConstantDecay",
+        "CosineDecay",
+        "ExponentialDecay",
+        "LinearDecay",
+        "NoiseGate",
+        "PolynomialDecay",
+        "Schedule",
+        "StepDecay",
+    ),
+    "surgery": ("clora_layers", "compress", "finalize", "view"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_HOME_OF)
+
+
+def __getattr__(name):
+    # Keras takes seconds to import: what does not need it (data, results, --help) must not wait for it.
+    if name in _HOME_OF:
+        return getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,155 @@
+"""Honest accounting: what a compressed model stores and computes, and each published way to count it."""
+
+from __future__ import annotations
+
+import math
+
+import keras
+import pandas as pd
+
+from clora_lab import _checks, factors, surgery
+from clora_lab.layers import CLoRA
+
+CONVENTIONS = {
+    "slides": "factors, and a bias for each compressed layer that had one, over all parameters of the "
+    "original (toy project: slides 9, 16)",
+    "slides_head": "as 'slides', plus the parameters of the output layer (four of six rows of slide 19)",
+    "model": "all parameters that remain over all parameters of the original",
+    "layers": "parameters that remain in the compressed layers over those the same layers had",
+}
+
+
+def report(original: keras.Model, compressed: keras.Model) -> pd.DataFrame:
+    """What each layer stored and computed before and after; one row a layer with weights, totals last.
+
+    Args:
+        original: the model that was given to `compress`.
+        compressed: what `compress` or `finalize` made of it.
+
+    Returns:
+        A data frame with the columns `layer` (its path), `type`, `compressed` (whether it was),
+        `original_parameters`, `parameters` (stored), `run_parameters` (that take part in the computation;
+        other than stored only for loralib convolutions), `ratio` (stored over original),
+        `original_flops`, `flops` (2 x multiply-adds of one example through the kernels; unknown axes count
+        once), `flops_ratio`. A shared layer has one row and counts once.
+
+    Raises:
+        ValueError: if the models do not belong together.
+
+    Example:
+        >>> frame = report(model, small)  # doctest: +SKIP
+        >>> frame.iloc[-1]["ratio"]  # doctest: +SKIP
+        0.3892
+    """
+    rows = [_row(path, old, new) for path, old, new in _pairs(original, compressed)]
+    frame = pd.DataFrame([row for row in rows if row["original_parameters"]])
+    total = {"layer": "total", "type": "", "compressed": bool(frame["compressed"].any())}
+    numbers = ("original_parameters", "parameters", "run_parameters", "original_flops", "flops")
+    total |= {column: int(frame[column].sum()) for column in numbers}
+    frame = pd.concat([frame, pd.DataFrame([total])], ignore_index=True)
+    frame["ratio"] = frame["parameters"] / frame["original_parameters"]
+    frame["flops_ratio"] = frame["flops"] / frame["original_flops"].where(frame["original_flops"] > 0)
+    columns = ["layer", "type", "compressed", "original_parameters", "parameters", "run_parameters"]
+    return frame[[*columns, "ratio", "original_flops", "flops", "flops_ratio"]]
+
+
+def ratio(
+    original: keras.Model, compressed: keras.Model, convention: str = "model"
+) -> float:
+    """Compression ratio by a named convention, as a fraction (0.3892 is the slides' 38.9%).
+
+    Args:
+        original: the model that was given to `compress`.
+        compressed: what `compress` or `finalize` made of it.
+        convention: a key of `CONVENTIONS`, where each is defined.
+
+    Raises:
+        ValueError: for an unknown convention, or models that do not belong together.
+
+    Example:
+        >>> ratio(model, small, convention="slides")  # doctest: +SKIP
+        0.3892
+    """
+    _checks.one_of("convention", convention, CONVENTIONS)
+    pairs = _pairs(original, compressed)
+    rows = [_row(*pair) for pair in pairs]
+    remain = sum(row["parameters"] for row in rows if row["compressed"])
+    if convention == "layers":
+        return remain / sum(row["original_parameters"] for row in rows if row["compressed"])
+    total = original.count_params()
+    if convention == "model":
+        return sum(row["parameters"] for row in rows) / total
+    # The slides count a bias for every compressed layer, whether or not the method keeps one.
+    for (_, old, new), row in zip(pairs, rows):
+        if row["compressed"] and old.bias is not None and not _has_bias(new):
+            remain += math.prod(old.bias.shape)
+    if convention == "slides_head":
+        outputs = surgery._output_layers(original)
+        remain += sum(old.count_params() for _, old, _ in pairs if id(old) in outputs)
+    return remain / total
+
+
+def _pairs(original, compressed):
+    """(path, old layer, list of the new layers in its place) for every layer of the original."""
+    new = dict(surgery._walk(compressed))
+    found = []
+    for path, old in surgery._walk(original):
+        if path not in new:
+            raise ValueError(
+                f"Layer {path!r} of `original` is not in `compressed`: the second model must have been made "
+                f"from the first by compress() or finalize(). It has the layers {list(new)}."
+            )
+        pair = [new[f"{path}_down"]] if f"{path}_down" in new else []
+        found.append((path, old, [*pair, new[path]]))
+    return found
+
+
+def _row(path, old, new) -> dict:
+    last = new[-1]
+    wrapped = isinstance(last, CLoRA)
+    was_compressed = wrapped or len(new) == 2 or hasattr(last, "clora_stored")
+    if wrapped:
+        stored = run = last.remaining_parameters
+    else:
+        run = sum(layer.count_params() for layer in new)
+        stored = getattr(last, "clora_stored", run)
+    before, after = _flops(old), 0
+    if wrapped and last.factorization == "loralib" and isinstance(old, keras.layers.Conv2D):
+        run = math.prod(last.rule.kernel_shape) + (math.prod(last.rule.bias_shape) * last.has_bias)
+        after = before
+    elif wrapped:
+        after = _flops_of_pair(old, last)
+    else:
+        after = sum(_flops(layer) for layer in new)
+    return {
+        "layer": path,
+        "type": type(old).__name__,
+        "compressed": was_compressed,
+        "original_parameters": old.count_params(),
+        "parameters": stored,
+        "run_parameters": run,
+        "original_flops": before,
+        "flops": after,
+    }
+
+
+def _has_bias(new) -> bool:
+    last = new[-1]
+    return last.has_bias if isinstance(last, CLoRA) else last.bias is not None
+
+
+def _output_shape(layer):
+    return layer.compute_output_shape(layer.get_build_config()["input_shape"])
+
+
+def _flops(layer) -> int:
+    """Of a layer that has a rule; 0 for the others, whose share is small."""
+    if not factors.supported(layer):
+        return 0
+    rule = factors.rule(layer)
+    return rule.flops(rule.kernel_shape, _output_shape(layer))
+
+
+def _flops_of_pair(old, wrapped) -> int:
+    positions = _flops(old) // (2 * math.prod(wrapped.rule.kernel_shape))
+    return 2 * wrapped.rule.parameters(wrapped.rank) * positions

@@ -1,0 +1,545 @@
+"""Which low-rank pair stands for which layer.
+
+A rule answers, for one layer type, how its kernel is a matrix M of shape (inputs, outputs), which plain
+Keras layers compute ``x -> x down up``, and what the pair costs. In the slides' notation A = down^T and
+B = up^T, so B A = (down up)^T.
+
+| layer | M | down, up | parameters of the pair |
+|---|---|---|---|
+| Dense (in, out) | (in, out) | Dense(rank), Dense(out) | rank (in + out) |
+| EinsumDense | (contracted axes, produced axes) | EinsumDense, EinsumDense | rank (contracted + produced) |
+| Conv2D "pair" | (k k Cin, Cout) | k x k convolution to rank, then 1 x 1 | rank (k k Cin + Cout) |
+| Conv2D "loralib" | (k Cin, k Cout) | one kernel of rank k * rank | k k rank (Cin + Cout) |
+
+Adding a type is one class and one `rule.register`. Sources: Hu et al. 2021 (arXiv:2106.09685) for the pair;
+its code, loralib, for the second convolution; Zhang et al. 2015 (arXiv:1505.06798) for the first.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import string
+
+import keras
+import numpy as np
+from keras import ops
+
+from clora_lab import _checks
+
+FACTORIZATIONS = ("pair", "loralib")
+INITS = ("lora", "svd", "orthogonal", "scratch")
+
+# What must not be carried from the original layer to a factor: it belongs to W, or is set by the rule.
+_OF_KERNEL = ("kernel_initializer", "kernel_regularizer", "kernel_constraint", "quantization_config")
+
+
+class BreakEvenWarning(UserWarning):
+    """The low-rank pair has at least as many parameters as the layer that it replaces."""
+
+
+class Rule:
+    """How one built layer is factored; see `rule`. Shapes are those of the module's table.
+
+    Attributes:
+        name: the layer's name.
+        config: the layer's config.
+        kernel_shape: the shape of W.
+        matrix_shape: (inputs, outputs) of the matrix M.
+        stat_axes: axes of the kernel over which m and s of the noise are taken.
+        bias_shape: shape of a trainable bias for this layer.
+        bias_view: the shape in which that bias is added to the output.
+    """
+
+    fan_scale = math.sqrt(5.0)  # of the slides' initialiser; 1 for convolutions
+
+    def __init__(self, layer):
+        # The layer itself is not kept: a rule must not hold a second copy of W alive.
+        self.name = layer.name
+        self.config = layer.get_config()
+        self.kernel_shape = tuple(layer.kernel.shape)
+
+    @property
+    def kernel_size(self) -> int:
+        """Number of elements of W."""
+        return math.prod(self.kernel_shape)
+
+    def inner(self, rank: int) -> int:
+        """Width of the product down up."""
+        return rank
+
+    @property
+    def max_rank(self) -> int:
+        """The largest rank that M can have."""
+        return min(self.matrix_shape)
+
+    def parameters(self, rank: int) -> int:
+        """Number of elements of down and up."""
+        return self.inner(rank) * sum(self.matrix_shape)
+
+    @property
+    def break_even_rank(self) -> int:
+        """The smallest rank at which the pair is no smaller than W."""
+        return math.ceil(self.kernel_size / self.parameters(1))
+
+    def to_matrix(self, kernel: np.ndarray) -> np.ndarray:
+        """The kernel as M."""
+        return np.reshape(kernel, self.matrix_shape)
+
+    def to_kernel(self, matrix: np.ndarray) -> np.ndarray:
+        """M as the kernel."""
+        return np.reshape(matrix, self.kernel_shape)
+
+    def linear(self, x, kernel):
+        """The layer's linear map of x with another kernel, without bias and activation."""
+        raise NotImplementedError
+
+    def pair(self, rank: int) -> list[keras.layers.Layer]:
+        """Unbuilt layers, without bias and activation, that compute x -> x down up in turn."""
+        plain = _linear_only(self.config)
+        return [self._down({**plain, "name": "down"}, rank), self._up({**plain, "name": "up"})]
+
+    def final(self, rank: int, config: dict) -> list[keras.layers.Layer]:
+        """Unbuilt stock layers of the finished net.
+
+        Args:
+            rank: r.
+            config: of the original layer, its `use_bias` set as the finished net needs it; the last layer
+                has its name and activation.
+        """
+        down = {**_linear_only(config), "name": f"{config['name']}_down"}
+        return [self._down(down, rank), self._up(_without_kernel(config))]
+
+    def kernels(self, down: np.ndarray, up: np.ndarray) -> list[np.ndarray]:
+        """down (inputs, inner) and up (inner, outputs) in the shapes of the kernels of `pair`."""
+        return [down, up]
+
+    def matrices(self, kernels: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """The inverse of `kernels`."""
+        inputs, outputs = self.matrix_shape
+        return np.reshape(kernels[0], (inputs, -1)), np.reshape(kernels[1], (-1, outputs))
+
+    def final_kernels(self, down: np.ndarray, up: np.ndarray) -> list[np.ndarray]:
+        """The same for the layers of `final`."""
+        return self.kernels(down, up)
+
+    def flops(self, kernel_shape, output_shape) -> int:
+        """2 x multiply-adds of one example through a kernel; unknown axes of the output count once."""
+        positions = math.prod(size or 1 for size in self._positions(output_shape))
+        return 2 * math.prod(kernel_shape) * positions
+
+    def _positions(self, output_shape):
+        return output_shape[1:-1]
+
+    @property
+    def bias_view(self):
+        return self.bias_shape
+
+    def _down(self, config, rank):
+        raise NotImplementedError
+
+    def _up(self, config):
+        raise NotImplementedError
+
+
+def _without_kernel(config: dict) -> dict:
+    return {k: v for k, v in config.items() if k not in _OF_KERNEL} | {"trainable": True}
+
+
+def _linear_only(config: dict) -> dict:
+    dropped = ("activity_regularizer", "bias_regularizer", "bias_constraint")
+    kept = {k: v for k, v in _without_kernel(config).items() if k not in dropped}
+    return kept | {"use_bias": False, "activation": None}
+
+
+class DenseRule(Rule):
+    """Dense: ``x W ~ (x down) up``."""
+
+    stat_axes = (0,)
+
+    def __init__(self, layer):
+        super().__init__(layer)
+        self.matrix_shape = self.kernel_shape
+        self.bias_shape = (self.kernel_shape[1],)
+
+    def linear(self, x, kernel):
+        return ops.matmul(x, kernel)
+
+    def _down(self, config, rank):
+        return keras.layers.Dense.from_config({**config, "units": rank})
+
+    def _up(self, config):
+        return keras.layers.Dense.from_config(config)
+
+
+class EinsumDenseRule(Rule):
+    """EinsumDense: contracted kernel axes to rank, rank to produced kernel axes.
+
+    "abc,cde->abde" becomes "abc,cr->abr" and "abr,rde->abde". An equation in which the kernel shares an
+    axis with both input and output (a batch of kernels) has no such pair and is refused.
+    """
+
+    def __init__(self, layer):
+        super().__init__(layer)
+        equation = layer.equation.replace(" ", "")
+        inputs, output = equation.split("->")
+        x, kernel = inputs.split(",")
+        shared = [axis for axis in kernel if axis in x and axis in output]
+        if shared or len(set(kernel)) != len(kernel):
+            raise ValueError(
+                f"EinsumDense {layer.name!r} with equation={layer.equation!r} can't be factored: the "
+                f"kernel axes {shared or list(kernel)} are neither only contracted nor only produced. "
+                "Leave the layer out of `targets`."
+            )
+        self.equation = equation
+        self.contracted = [axis for axis in kernel if axis in x]
+        self.produced = [axis for axis in kernel if axis in output]
+        if not self.contracted or not self.produced:
+            raise ValueError(
+                f"EinsumDense {layer.name!r} with equation={layer.equation!r} can't be factored: its "
+                "kernel needs at least one contracted and one produced axis."
+            )
+        sizes = dict(zip(kernel, self.kernel_shape))
+        self._to_matrix_order = [kernel.index(axis) for axis in self.contracted + self.produced]
+        self._contracted_shape = tuple(sizes[axis] for axis in self.contracted)
+        self._produced_shape = tuple(sizes[axis] for axis in self.produced)
+        self.matrix_shape = (math.prod(self._contracted_shape), math.prod(self._produced_shape))
+        self.stat_axes = tuple(kernel.index(axis) for axis in self.contracted)
+        self.output_axes = output
+        rank_axis = next(a for a in string.ascii_lowercase if a not in equation)
+        # The rank takes the place of the first contracted axis, so that '...' stays where it was.
+        middle = x.replace(self.contracted[0], rank_axis)
+        for axis in self.contracted[1:]:
+            middle = middle.replace(axis, "")
+        self.rank_axis, self.middle = rank_axis, middle
+        self.down_equation = f"{x},{''.join(self.contracted)}{rank_axis}->{middle}"
+        self.up_equation = f"{middle},{rank_axis}{''.join(self.produced)}->{output}"
+        self.bias_axes = self.config["bias_axes"] or "".join(a for a in output if a in self.produced)
+        biased = layer
+        if layer.bias is None:  # the shape that a bias would have is Keras' to say
+            biased = keras.layers.EinsumDense.from_config({**self.config, "bias_axes": self.bias_axes})
+            biased.build(layer.get_build_config()["input_shape"])
+        self.bias_shape = tuple(biased.bias.shape)
+
+    def to_matrix(self, kernel):
+        return np.reshape(np.transpose(kernel, self._to_matrix_order), self.matrix_shape)
+
+    def to_kernel(self, matrix):
+        tensor = np.reshape(matrix, self._contracted_shape + self._produced_shape)
+        return np.transpose(tensor, np.argsort(self._to_matrix_order))
+
+    def linear(self, x, kernel):
+        return ops.einsum(self.equation, x, kernel)
+
+    def kernels(self, down, up):
+        return [
+            np.reshape(down, (*self._contracted_shape, -1)),
+            np.reshape(up, (-1, *self._produced_shape)),
+        ]
+
+    def _positions(self, output_shape):
+        axes = self.output_axes
+        if "..." in axes:  # all but the produced axes
+            known = math.prod(size or 1 for size in output_shape[1:])
+            return [max(1, known // math.prod(self._produced_shape))]
+        return [n for a, n in zip(axes[1:], output_shape[1:]) if a not in self.produced]
+
+    def _down(self, config, rank):
+        middle = self.middle.replace("...", "") if "..." in self.middle else self.middle[1:]
+        shape = [rank if axis == self.rank_axis else None for axis in middle]
+        return self._layer({**config, "equation": self.down_equation, "output_shape": shape})
+
+    def _up(self, config):
+        return self._layer({**config, "equation": self.up_equation})
+
+    def _layer(self, config):
+        use_bias = config.pop("use_bias")  # EinsumDense says it by `bias_axes`
+        config["bias_axes"] = self.bias_axes if use_bias else None
+        return keras.layers.EinsumDense.from_config(config)
+
+
+class ConvPairRule(Rule):
+    """Conv2D as two convolutions: k x k to rank (stride, padding, dilation kept), then 1 x 1."""
+
+    fan_scale = 1.0
+    stat_axes = (0, 1, 2, 3)
+
+    def __init__(self, layer):
+        super().__init__(layer)
+        if self.config["groups"] != 1:
+            raise ValueError(
+                f"Conv2D {layer.name!r} has groups={self.config['groups']}: only groups=1 can be "
+                "factored. Leave the layer out of `targets`."
+            )
+        *spatial, channels, filters = self.kernel_shape
+        self.matrix_shape = (math.prod(spatial) * channels, filters)
+        self.bias_shape = (filters,)
+
+    def linear(self, x, kernel):
+        return ops.conv(
+            x,
+            kernel,
+            strides=self.config["strides"],
+            padding=self.config["padding"],
+            data_format=self.config["data_format"],
+            dilation_rate=self.config["dilation_rate"],
+        )
+
+    def kernels(self, down, up):
+        return [np.reshape(down, (*self.kernel_shape[:3], -1)), up[None, None]]
+
+    def _positions(self, output_shape):
+        if self.config["data_format"] == "channels_first":
+            return output_shape[2:]
+        return output_shape[1:-1]
+
+    @property
+    def bias_view(self):
+        if self.config["data_format"] == "channels_first":
+            return (*self.bias_shape, 1, 1)
+        return self.bias_shape
+
+    def _down(self, config, rank):
+        return keras.layers.Conv2D.from_config({**config, "filters": rank})
+
+    def _up(self, config):
+        one = {"kernel_size": 1, "strides": 1, "padding": "valid", "dilation_rate": 1}
+        return keras.layers.Conv2D.from_config({**config, **one})
+
+
+class ConvLoralibRule(ConvPairRule):
+    """Conv2D as loralib factors it: B (Cout k, rank k) times A (rank k, Cin k), reshaped to the kernel.
+
+    B A has the memory order of loralib's kernel, (Cout, Cin, k, k). No stock layer holds these factors:
+    in training they are the weights of `KernelPair`; the finished net gets their product as the kernel
+    of an ordinary Conv2D, so it stores fewer parameters (what `report` counts) but runs as many.
+    """
+
+    def __init__(self, layer):
+        super().__init__(layer)
+        height, width, channels, filters = self.kernel_shape
+        if height != width:
+            raise ValueError(
+                f"Conv2D {layer.name!r} has a {height} x {width} kernel: the factorization 'loralib' "
+                "needs a square one. Use factorization='pair'."
+            )
+        self.size = height
+        self.matrix_shape = (channels * height, filters * height)
+
+    def inner(self, rank):
+        return rank * self.size
+
+    @property
+    def max_rank(self):
+        # The slides give conv1_1, with 3 input channels, ranks of 16 and 32: wasteful, but theirs.
+        return max(self.kernel_shape[2:])
+
+    def to_matrix(self, kernel):
+        # (k, k, Cin, Cout) -> (Cout, Cin, k, k) -> B A of shape (Cout k, Cin k) -> M = (B A)^T
+        return np.reshape(np.transpose(kernel, (3, 2, 0, 1)), self.matrix_shape[::-1]).T
+
+    def to_kernel(self, matrix):
+        k, _, channels, filters = self.kernel_shape
+        return np.transpose(np.reshape(matrix.T, (filters, channels, k, k)), (2, 3, 1, 0))
+
+    def pair(self, rank):
+        kept = ("dtype", "data_format", "strides", "padding", "dilation_rate")
+        config = {key: self.config[key] for key in kept}
+        return [KernelPair.from_config({**config, "rank": rank, "kernel_shape": self.kernel_shape})]
+
+    def final(self, rank, config):
+        return [keras.layers.Conv2D.from_config(_without_kernel(config))]
+
+    def kernels(self, down, up):
+        return [down, up]
+
+    def matrices(self, kernels):
+        return kernels[0], kernels[1]
+
+    def final_kernels(self, down, up):
+        return [self.to_kernel(down @ up)]
+
+
+@keras.saving.register_keras_serializable("clora_lab")
+class KernelPair(keras.layers.Layer):
+    """A convolution whose kernel is the product of loralib's factors; only `CLoRA` makes it.
+
+    Args:
+        rank: r; the factors have the width r k.
+        kernel_shape: (k, k, Cin, Cout).
+        strides, padding, data_format, dilation_rate: as for Conv2D.
+    """
+
+    def __init__(self, rank, kernel_shape, strides, padding, data_format, dilation_rate, **kwargs):
+        super().__init__(**kwargs)
+        self.rank = rank
+        self.kernel_shape = tuple(kernel_shape)
+        self.conv = {
+            "strides": strides,
+            "padding": padding,
+            "data_format": data_format,
+            "dilation_rate": dilation_rate,
+        }
+
+    def build(self, input_shape):
+        k, _, channels, filters = self.kernel_shape
+        inner = self.rank * k
+        self.down = self.add_weight(name="down", shape=(channels * k, inner))
+        self.up = self.add_weight(name="up", shape=(inner, filters * k))
+
+    def call(self, x):
+        k, _, channels, filters = self.kernel_shape
+        product = ops.transpose(ops.matmul(self.down, self.up))
+        kernel = ops.transpose(ops.reshape(product, (filters, channels, k, k)), (2, 3, 1, 0))
+        return ops.conv(x, kernel, **self.conv)
+
+    def get_config(self):
+        config = super().get_config()
+        return {**config, "rank": self.rank, "kernel_shape": self.kernel_shape, **self.conv}
+
+
+@functools.singledispatch
+def rule(layer, factorization: str = "pair") -> Rule:
+    """The rule by which a built layer is factored; extend it with ``rule.register(LayerType)``.
+
+    Args:
+        layer: a built Dense, EinsumDense or Conv2D.
+        factorization: for Conv2D, "pair" or "loralib".
+
+    Raises:
+        ValueError: if the layer has no supported factors, with the reason.
+
+    Example:
+        >>> layer = keras.layers.Dense(128)
+        >>> layer.build((None, 256))
+        >>> rule(layer).parameters(16), rule(layer).break_even_rank
+        (6144, 86)
+    """
+    raise ValueError(
+        f"Layer {layer.name!r} of type {type(layer).__name__} has no supported factors. "
+        "Supported: Dense, EinsumDense, Conv2D. Leave the layer out of `targets`, or add a rule with "
+        "clora_lab.factors.rule.register."
+    )
+
+
+@rule.register
+def _(layer: keras.layers.Dense, factorization: str = "pair") -> Rule:
+    return DenseRule(_plain(layer, keras.layers.Dense))
+
+
+@rule.register
+def _(layer: keras.layers.EinsumDense, factorization: str = "pair") -> Rule:
+    return EinsumDenseRule(_plain(layer, keras.layers.EinsumDense))
+
+
+@rule.register
+def _(layer: keras.layers.Conv2D, factorization: str = "pair") -> Rule:
+    _plain(layer, keras.layers.Conv2D)
+    if _checks.one_of("factorization", factorization, FACTORIZATIONS) == "loralib":
+        return ConvLoralibRule(layer)
+    return ConvPairRule(layer)
+
+
+def _plain(layer, stock):
+    """The layer itself, if nothing in it would be lost by replacing it with stock layers."""
+    reason = None
+    if type(layer).call is not stock.call:
+        reason = f"its class {type(layer).__name__} has a call() of its own"
+    elif getattr(layer, "lora_enabled", False):
+        reason = "Keras' own LoRA is enabled on it"
+    elif getattr(layer, "quantization_mode", None) is not None:
+        reason = f"it is quantised ({layer.quantization_mode})"
+    elif not layer.built:
+        reason = "it is not built: call the model on data, or give it an Input, first"
+    if reason:
+        raise ValueError(f"Layer {layer.name!r} can't be factored: {reason}.")
+    return layer
+
+
+def supported(layer, factorization: str = "pair") -> bool:
+    """Whether `rule` has an answer for this layer."""
+    if not isinstance(layer, keras.layers.Layer):
+        return False
+    try:
+        rule(layer, factorization)
+    except ValueError:
+        return False
+    return True
+
+
+def check_rank(rule_: Rule, rank) -> int:
+    """`rank` as an int, if a pair of this rank fits the layer; a `ValueError` with the limit else."""
+    rank = _checks.positive_int("rank", rank)
+    if rank > rule_.max_rank:
+        raise ValueError(
+            f"`rank` of layer {rule_.name!r} must be at most {rule_.max_rank}, the largest that "
+            f"its kernel of shape {rule_.kernel_shape} allows. Received: {rank}. Give a smaller rank, a "
+            "mapping of patterns to ranks, or leave the layer out of `targets`."
+        )
+    return rank
+
+
+def initial_pair(init: str, rule_: Rule, kernel: np.ndarray, rank: int, scale: float, rng):
+    """Start values (down, up, residual) of the pair, as matrices; the layer computes scale * down up.
+
+    - "lora": down uniform in +-sqrt(3 f / inputs) with f = sqrt(5) (1 for convolutions), up zero: the
+      slides' start, after Hu et al. 2021.
+    - "svd": the best pair of this rank, scale * down up = M_r (Eckart & Young 1936), its singular values
+      shared evenly; the residual M - M_r is what decays.
+    - "orthogonal": down with orthonormal columns, up zero.
+    - "scratch": down ~ N(0, 1 / inputs), up ~ N(0, 2 / inner) / scale, so that scale * down up has the
+      variance 2 / inputs of He et al. 2015; there is no W.
+
+    Args:
+        init: one of the above.
+        rule_: the layer's rule.
+        kernel: W, as an array of the layer's kernel shape.
+        rank: r.
+        scale: s = alpha / r.
+        rng: a NumPy Generator.
+
+    Returns:
+        down (inputs, inner), up (inner, outputs), and the kernel that is left to decay.
+    """
+    inputs, outputs = rule_.matrix_shape
+    inner = rule_.inner(rank)
+    zeros = np.zeros((inner, outputs))
+    if init == "lora":
+        limit = math.sqrt(3.0 * rule_.fan_scale / inputs)
+        return rng.uniform(-limit, limit, (inputs, inner)), zeros, kernel
+    if init == "orthogonal":
+        wide = rng.normal(size=(max(inputs, inner), min(inputs, inner)))
+        basis = np.linalg.qr(wide)[0]
+        return (basis if inputs >= inner else basis.T), zeros, kernel
+    if init == "scratch":
+        down = rng.normal(size=(inputs, inner)) / math.sqrt(inputs)
+        up = rng.normal(size=(inner, outputs)) * math.sqrt(2.0 / inner) / scale
+        return down, up, np.zeros_like(kernel)
+    down, up = truncated_svd(rule_.to_matrix(kernel), inner)
+    root = math.sqrt(scale)
+    return down / root, up / root, kernel - rule_.to_kernel(down @ up)
+
+
+def truncated_svd(matrix: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray]:
+    """The best approximation ``down @ up`` of a given rank in the Frobenius norm (Eckart & Young 1936).
+
+    Args:
+        matrix: of shape (inputs, outputs).
+        rank: width of the product; beyond the matrix's own rank limit the factors are padded with zeros.
+
+    Returns:
+        down (inputs, rank) and up (rank, outputs), each with the square roots of the singular values.
+
+    Example:
+        >>> down, up = truncated_svd(np.diag([3.0, 2.0, 1.0]), 2)
+        >>> np.round(down @ up, 6).diagonal()
+        array([3., 2., 0.])
+    """
+    left, singular, right = np.linalg.svd(np.asarray(matrix, "float64"), full_matrices=False)
+    kept = min(rank, len(singular))
+    root = np.sqrt(singular[:kept])
+    down = np.zeros((matrix.shape[0], rank))
+    up = np.zeros((rank, matrix.shape[1]))
+    down[:, :kept] = left[:, :kept] * root
+    up[:kept] = root[:, None] * right[:kept]
+    return down, up

@@ -1,0 +1,293 @@
+"""CLoRA: the one wrapper layer, for every layer type that has a rule in `clora_lab.factors`."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import warnings
+
+import keras
+import numpy as np
+from keras import ops
+
+from clora_lab import _checks, factors, noise, schedules
+
+METHODS = ("wds", "bias", "noise", "noise_bias")
+NOISE_DRAWS = ("auto", "kernel", "output")
+
+
+class DecayNotMovingWarning(UserWarning):
+    """A net with decaying layers is trained without `DecayCallback`, so nothing decays."""
+
+
+@keras.saving.register_keras_serializable("clora_lab")
+class CLoRA(keras.layers.Layer):
+    """A layer W with a low-rank pair beside it, whose W fades away while the pair trains.
+
+    In training, with d the decay, s = alpha / rank, and f the activation (C-LoRA slides 8 and 13):
+
+        wds         y = f( d (W x + b) + s B A x )
+        bias        y = f( d (W x + b) + s B A x + c )
+        noise       y = f( d (W x + b) + s B A x + n x )
+        noise_bias  y = f( d (W x + b) + s B A x + n x + c )
+
+    W and b are frozen; A, B and the new bias c (zeros at the start) train. n is redrawn at every step,
+    n ~ N((1 - d) m, (1 - d^2) sigma^2), while the noise gate is open, and never in inference. m and sigma
+    are the mean and standard deviation of W, per output unit, or of the whole kernel for a convolution.
+    d is a non-trainable scalar, saved with the layer; only `clora_lab.DecayCallback` writes it.
+
+    Make this layer with `clora_lab.compress` rather than by hand.
+
+    Args:
+        layer: an unbuilt layer of a supported type, or its serialised config: the layer that is replaced.
+        rank: r, width of the pair.
+        method: "wds", "bias", "noise" or "noise_bias".
+        schedule: a `clora_lab.schedules.Schedule` (kept for the callback), or None.
+        alpha: numerator of s.
+        init: how the pair started: "lora", "svd", "orthogonal" or "scratch" (no W at all).
+        factorization: for Conv2D, "pair" or "loralib".
+        noise_gate: a `NoiseGate`, a threshold of d, or "scheduled", "until_end", "never".
+        noise_draw: "kernel" (n elementwise), "output" (x n directly, same law), or "auto" (the cheaper).
+        seed: of the noise.
+
+    Input shape: that of the replaced layer.
+
+    Output shape: that of the replaced layer.
+
+    Raises:
+        ValueError: for an argument that is out of range, or a layer that can't be factored.
+
+    Example:
+        >>> layer = CLoRA(keras.layers.Dense(8, name="dense"), rank=2, method="bias")
+        >>> layer.build((None, 6))
+        >>> [tuple(weight.shape) for weight in layer.trainable_weights]
+        [(8,), (6, 2), (2, 8)]
+    """
+
+    def __init__(
+        self,
+        layer,
+        rank: int,
+        method: str = "noise_bias",
+        schedule=None,
+        alpha: float = 32.0,
+        init: str = "lora",
+        factorization: str = "pair",
+        noise_gate="scheduled",
+        noise_draw: str = "auto",
+        seed: int = 0,
+        **kwargs,
+    ):
+        if isinstance(layer, dict):
+            layer = keras.saving.deserialize_keras_object(layer)
+        if isinstance(schedule, dict):
+            schedule = schedules.from_dict(schedule)
+        kwargs.setdefault("name", layer.name)
+        kwargs.setdefault("dtype", layer.dtype_policy)
+        super().__init__(**kwargs)
+        self.rank = _checks.positive_int("rank", rank)
+        self.method = _checks.one_of("method", method, METHODS)
+        self.init = _checks.one_of("init", init, factors.INITS)
+        self.factorization = _checks.one_of("factorization", factorization, factors.FACTORIZATIONS)
+        self.noise_draw = _checks.one_of("noise_draw", noise_draw, NOISE_DRAWS)
+        self.noise_gate = schedules.NoiseGate.get(noise_gate)
+        self.alpha = _checks.real("alpha", alpha, 1e-9)
+        self.schedule = schedule
+        self.seed = seed
+        self.has_bias = "bias" in self.method
+        self.has_noise = "noise" in self.method and init != "scratch"
+        self.has_base = init != "scratch"
+        self.supports_masking = layer.supports_masking
+
+        config = layer.get_config()
+        self.activation = keras.activations.get(config["activation"])
+        self.activity_regularizer = keras.regularizers.get(config.get("activity_regularizer"))
+        self._original = keras.saving.serialize_keras_object(layer)
+        # W x + b only: the activation acts on the sum, and a frozen W has no use for a regulariser.
+        plain = {"activation": None, "activity_regularizer": None, "trainable": False}
+        plain |= {"kernel_regularizer": None, "bias_regularizer": None, "name": "base"}
+        self._make_base = lambda: type(layer).from_config({**config, **plain})
+        self.base = self._make_base() if self.has_base else None
+        self.pair = []
+        self.xla = False  # set by the callback when TensorFlow compiles the training step with XLA
+        self.watched = False  # set by the callback while it drives the decay
+        if self.has_noise:
+            self.seed_generator = keras.random.SeedGenerator(seed)
+
+    @property
+    def scale(self) -> float:
+        """s = alpha / rank."""
+        return self.alpha / self.rank
+
+    def build(self, input_shape):
+        base = self.base if self.has_base else self._make_base()
+        base.build(input_shape)
+        self.rule = factors.rule(base, self.factorization)
+        self.rule.name = self.name
+        factors.check_rank(self.rule, self.rank)
+        # Only what is left to decay needs a decay; the scratch net has d = 0 from the start.
+        self.decay = self.add_weight(
+            name="decay",
+            shape=(),
+            initializer="ones" if self.has_base else "zeros",
+            trainable=False,
+            dtype="float32",
+        )
+        if self.has_noise:
+            axes = self.rule.stat_axes
+            shape = [1 if i in axes else n for i, n in enumerate(self.rule.kernel_shape)]
+            for name in ("mean", "std"):
+                weight = self.add_weight(
+                    name=f"noise_{name}", shape=shape, initializer="zeros", trainable=False,
+                    dtype="float32",
+                )  # fmt: skip
+                setattr(self, f"noise_{name}", weight)
+        if self.has_bias:
+            self.bias = self.add_weight(name="bias", shape=self.rule.bias_shape, initializer="zeros")
+        self.pair = self.rule.pair(self.rank)
+        self.pair[0].build(input_shape)
+        for before, layer in itertools.pairwise(self.pair):
+            layer.build(before.compute_output_shape(input_shape))
+
+    def compute_output_shape(self, input_shape):
+        return self._make_base().compute_output_shape(input_shape)
+
+    def start_from(self, kernel: np.ndarray, bias: np.ndarray | None) -> None:
+        """Take over the weights of the replaced layer and set the pair to its start values.
+
+        Changes this layer in place; `clora_lab.compress` calls it once.
+
+        Args:
+            kernel: W, of the replaced layer's kernel shape.
+            bias: b, or None.
+        """
+        rng = np.random.default_rng(self.seed)
+        kernel = np.array(kernel, dtype="float32")  # copies: no buffer is shared with the original
+        bias = None if bias is None else np.array(bias, dtype="float32")
+        down, up, rest = factors.initial_pair(
+            self.init, self.rule, kernel, self.rank, self.scale, rng
+        )
+        self._assign_pair(down, up)
+        if not self.has_base:
+            return
+        self.base.kernel.assign(rest)
+        if bias is not None:
+            # With "svd", what the pair and c can hold from the start is theirs; the rest decays.
+            keeps = self.init == "svd" and self.has_bias
+            self.base.bias.assign(np.zeros_like(bias) if keeps else bias)
+            if keeps:
+                self.bias.assign(bias)
+        if self.has_noise:
+            axes = self.rule.stat_axes
+            self.noise_mean.assign(np.mean(rest, axis=axes, keepdims=True))
+            self.noise_std.assign(np.std(rest, axis=axes, keepdims=True))
+
+    def original_config(self) -> dict:
+        """The config of the layer that this one replaced."""
+        return keras.saving.deserialize_keras_object(self._original).get_config()
+
+    def _assign_pair(self, down, up):
+        for weight, value in zip(self.pair_weights, self.rule.kernels(down, up)):
+            weight.assign(value)
+
+    @property
+    def pair_weights(self) -> list:
+        """The variables of down and up, in this order."""
+        return [weight for layer in self.pair for weight in layer.trainable_weights]
+
+    @property
+    def remaining_parameters(self) -> int:
+        """Parameters that are left when W is gone: the pair and the new bias."""
+        return self.rule.parameters(self.rank) + math.prod(self.rule.bias_shape) * self.has_bias
+
+    def pair_matrices(self) -> tuple[np.ndarray, np.ndarray]:
+        """down (inputs, inner) and up (inner, outputs), the scale s multiplied into up."""
+        values = [ops.convert_to_numpy(weight) for weight in self.pair_weights]
+        down, up = self.rule.matrices(values)
+        return down, up * np.asarray(self.scale, dtype=up.dtype)
+
+    def call(self, inputs, training=False):
+        outputs = inputs
+        for layer in self.pair:
+            outputs = layer(outputs)
+        outputs = outputs * self.scale
+        if self.base is not None:
+            outputs = outputs + self._fading(inputs, training)
+        if self.has_bias:
+            outputs = outputs + self._bias_of(self.bias)
+        return self.activation(outputs) if self.activation is not None else outputs
+
+    def _fading(self, inputs, training):
+        """d (W x + b), and n x in training."""
+        decay = ops.cast(self.decay, self.compute_dtype)
+
+        def quiet():
+            return decay * self.base(inputs)
+
+        if not training:
+            return quiet()
+        if not self.watched:
+            self._warn_unwatched()
+        if not self.has_noise:
+            return quiet()
+        # The seed advances outside the branch: a state change inside a traced branch is lost.
+        seed = noise.DrawnSeed(self.seed_generator.next())
+        is_open = ops.logical_and(self.decay >= self.noise_gate.threshold, self.decay < 1.0)
+        branches = [quiet, lambda: self._draw_kernel(inputs, decay, seed)]
+        index = 1
+        if isinstance(self.base, keras.layers.Dense) and len(inputs.shape) == 2:
+            branches.append(lambda: self._draw_output(inputs, decay, seed))
+            index = self._draw_index(inputs)
+        index = ops.where(is_open, index, 0)
+        return ops.switch(ops.cast(index, "int32"), branches)
+
+    def _draw_index(self, inputs):
+        """1 to draw the kernel's noise, 2 to draw the output's: what was asked for, or the cheaper."""
+        if self.noise_draw != "auto":
+            return 2 if self.noise_draw == "output" else 1
+        # The number of rows may be known only when the step runs.
+        return ops.where(noise.prefers_output(*ops.shape(inputs)), 2, 1)
+
+    def _draw_output(self, inputs, decay, seed):
+        mean, std = self.noise_mean[0], self.noise_std[0]
+        noise_ = noise.output_noise(inputs, self.decay, mean, std, seed, self.xla)
+        return decay * self.base(inputs) + ops.cast(noise_, self.compute_dtype)
+
+    def _draw_kernel(self, inputs, decay, seed):
+        shape = self.rule.kernel_shape
+        noise_ = noise.kernel_noise(
+            shape, self.decay, self.noise_mean, self.noise_std, seed, self.xla
+        )
+        # One product with d W + n in place of two.
+        kernel = ops.cast(self.decay * self.base.kernel + noise_, self.compute_dtype)
+        outputs = self.rule.linear(ops.cast(inputs, self.compute_dtype), kernel)
+        if self.base.bias is None:
+            return outputs
+        return outputs + decay * self._bias_of(self.base.bias)
+
+    def _bias_of(self, bias):
+        return ops.reshape(ops.cast(bias, self.compute_dtype), self.rule.bias_view)
+
+    def _warn_unwatched(self):
+        warnings.warn(
+            f"Layer {self.name!r} is trained but nothing moves its decay: pass "
+            "callbacks=[clora_lab.DecayCallback()] to fit().",
+            DecayNotMovingWarning,
+            stacklevel=2,
+        )
+
+    def get_config(self):
+        config = super().get_config()
+        return {
+            **config,
+            "layer": self._original,
+            "rank": self.rank,
+            "method": self.method,
+            "schedule": self.schedule.to_dict() if self.schedule is not None else None,
+            "alpha": self.alpha,
+            "init": self.init,
+            "factorization": self.factorization,
+            "noise_gate": self.noise_gate.threshold,
+            "noise_draw": self.noise_draw,
+            "seed": self.seed,
+        }

@@ -1,0 +1,417 @@
+"""Whole models in, whole models out: `compress` puts low-rank pairs beside layers, `finalize` leaves only the pairs.
+
+Both return a new model and leave the given one as it was, weights included. Sequential and Functional
+models, nested in each other and with shared layers, are rewritten; what a subclassed model or layer does
+is Python code, so the layers inside it can't be.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import keras
+import numpy as np
+from keras import ops
+from keras.src.models.functional import Functional
+
+from clora_lab import _checks, factors
+from clora_lab.layers import CLoRA
+from clora_lab.schedules import Schedule
+
+VIEWS = ("trained", "compressed", "original")
+
+
+def compress(
+    model: keras.Model,
+    rank: int | Mapping[str, int],
+    method: str = "noise_bias",
+    schedule: Schedule | None = None,
+    targets: Sequence[str] | str | Callable[[keras.layers.Layer], bool] | None = None,
+    init: str = "lora",
+    alpha: float = 32.0,
+    seed: int = 0,
+    factorization: str = "pair",
+    noise_gate="scheduled",
+    noise_draw: str = "auto",
+    freeze: bool = True,
+) -> keras.Model:
+    """Return a copy of `model` whose target layers are `CLoRA` layers, ready to be compiled and trained.
+
+    Args:
+        model: a built Sequential or Functional model; it is not changed.
+        rank: rank of every pair, or a mapping of name patterns to ranks (the first that matches counts).
+        method: "wds", "bias", "noise" or "noise_bias"; see `CLoRA` for the four forward passes.
+        schedule: step -> decay, for instance `LinearDecay(total_steps)`; not needed for init="scratch".
+        targets: names or glob patterns of layers, a predicate of a layer, or None for every supported
+            layer but the output layer. A layer in a nested model can be named by its path, "inner/dense".
+        init: "lora" (the slides'), "svd" (best pair of W, the residual decays), "orthogonal", or
+            "scratch" (no W at all).
+        alpha: the pair is scaled by s = alpha / rank.
+        seed: of the pairs' start values and of the noise.
+        factorization: for Conv2D, "pair" (k x k to rank, then 1 x 1) or "loralib".
+        noise_gate: "scheduled" (none once d < 0.3), "until_end", "never", or a threshold.
+        noise_draw: "auto", "kernel" or "output"; see `clora_lab.noise`.
+        freeze: freeze everything but the pairs and the new biases, as the slides do.
+
+    Returns:
+        A new, uncompiled model with the same inputs, outputs and layer names.
+
+    Raises:
+        ValueError: if the model is unbuilt, subclassed or already compressed; if a target matches nothing
+            or can't be factored; if a rank is impossible. The message says what to do.
+
+    Warns:
+        BreakEvenWarning: if a pair is no smaller than the layer that it replaces.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((20,)), keras.layers.Dense(16), keras.layers.Dense(3)])
+        >>> schedule = LinearDecay(total_steps=100)
+        >>> model_c = compress(model, rank=2, schedule=schedule)
+        >>> [type(layer).__name__ for layer in model_c.layers]
+        ['CLoRA', 'Dense']
+    """
+    _check_model(model)
+    if any(isinstance(layer, CLoRA) for layer in model._flatten_layers()):
+        raise ValueError(
+            f"Model {model.name!r} is compressed already: it holds CLoRA layers. Train and finalize() it, "
+            "or compress the original model again."
+        )
+    if init != "scratch" and not isinstance(schedule, Schedule):
+        raise ValueError(
+            "`schedule` must be a clora_lab schedule, for instance LinearDecay(total_steps=epochs * "
+            f"steps_per_epoch). Received: {schedule!r}."
+        )
+    paths = dict(_walk(model))
+    chosen = _choose(model, paths, targets, factorization)
+    ranks = {path: _rank_of(path, paths[path], rank) for path in chosen}
+    state = np.random.SeedSequence(seed).generate_state(len(chosen))
+    seeds = {path: int(value % 2**31) for path, value in zip(chosen, state)}
+
+    def replace(layer, path):
+        if path not in ranks:
+            return None
+        return [
+            CLoRA(
+                type(layer).from_config(layer.get_config()),
+                rank=ranks[path],
+                method=method,
+                schedule=schedule,
+                alpha=alpha,
+                init=init,
+                factorization=factorization,
+                noise_gate=noise_gate,
+                noise_draw=noise_draw,
+                seed=seeds[path],
+            )
+        ]
+
+    for path in chosen:
+        _warn_break_even(factors.rule(paths[path], factorization), ranks[path])
+    result, new_layers = _rewrite(model, replace)
+    for path, old in paths.items():
+        (new,) = new_layers[id(old)]
+        if isinstance(new, CLoRA):
+            bias = None if old.bias is None else ops.convert_to_numpy(old.bias)
+            new.start_from(ops.convert_to_numpy(old.kernel), bias)
+        else:
+            _copy_weights(old, new)
+            if freeze:
+                new.trainable = False
+    return result
+
+
+def finalize(model: keras.Model, force: bool = False) -> keras.Model:
+    """Return the compressed model: stock Keras layers only, W gone.
+
+    A wrapped layer becomes two layers, ``<name>_down`` without bias and activation and ``<name>`` with
+    them, s = alpha / rank multiplied into the second kernel. A loralib convolution becomes one Conv2D
+    whose kernel is the product of its factors (no stock layer can hold them apart). Every layer of the
+    result is trainable.
+
+    Args:
+        model: a model made by `compress`, at the end of its decay; it is not changed.
+        force: drop what is left of W even though d > 0.
+
+    Returns:
+        A new, uncompiled model. Saved as `.keras` it loads without this package.
+
+    Raises:
+        ValueError: if a decay is above 0 and not `force`, or if there is nothing to finalize.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((20,)), keras.layers.Dense(16), keras.layers.Dense(3)])
+        >>> model_c = compress(model, rank=2, schedule=LinearDecay(total_steps=100))
+        >>> [layer.name for layer in finalize(model_c, force=True).layers][0].endswith("_down")
+        True
+    """
+    wrapped = clora_layers(model)
+    if not wrapped:
+        raise ValueError(
+            f"Model {model.name!r} has no CLoRA layers, so there is nothing to finalize. Make it with "
+            "clora_lab.compress()."
+        )
+    left = {layer.name: float(ops.convert_to_numpy(layer.decay)) for layer in wrapped}
+    left = {name: decay for name, decay in left.items() if decay > 0.0}
+    if left and not force:
+        raise ValueError(
+            f"The decay is not over, so finalizing would drop a part of W that still counts: {left}. "
+            "Train to the end of the schedule with DecayCallback (floor 0), or pass force=True."
+        )
+
+    def replace(layer, path):
+        if not isinstance(layer, CLoRA):
+            return None
+        config = dict(layer.original_config())
+        config["use_bias"] = layer.has_bias
+        return layer.rule.final(layer.rank, config)
+
+    result, new_layers = _rewrite(model, replace)
+    for _, old in _walk(model):
+        new = new_layers[id(old)]
+        if not isinstance(old, CLoRA):
+            _copy_weights(old, new[0])
+            new[0].trainable = True
+            continue
+        for layer, kernel in zip(new, old.rule.final_kernels(*old.pair_matrices())):
+            layer.kernel.assign(kernel)
+        if old.has_bias:
+            new[-1].bias.assign(ops.copy(old.bias))
+        # Not part of the layer's config: `report` reads it to tell what is stored from what is run.
+        new[-1].clora_stored = old.remaining_parameters
+    return result
+
+
+@contextlib.contextmanager
+def view(model: keras.Model, path: str) -> Iterator[keras.Model]:
+    """Show one of the ways to evaluate a model in training; everything is put back on leaving.
+
+    - "trained": what trains, d (W x + b) + s B A x (+ c); nothing is changed.
+    - "compressed": the compressed path alone, s B A x (+ c), as if d were 0.
+    - "original": the decaying path alone, d (W x + b), as in slide 12.
+
+    Changes the model's weights in place for as long as the context lasts.
+
+    Args:
+        model: a model made by `compress`.
+        path: one of the above.
+
+    Raises:
+        ValueError: for another `path`.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((20,)), keras.layers.Dense(16), keras.layers.Dense(3)])
+        >>> model_c = compress(model, rank=2, schedule=LinearDecay(total_steps=100))
+        >>> with view(model_c, "compressed"):
+        ...     float(model_c.layers[0].decay)
+        0.0
+    """
+    _checks.one_of("path", path, VIEWS)
+    hidden = []
+    for layer in clora_layers(model):
+        if path == "compressed":
+            hidden.append(layer.decay)
+        elif path == "original":
+            hidden.append(layer.pair_weights[-1])
+            if layer.has_bias:
+                hidden.append(layer.bias)
+    kept = [ops.convert_to_numpy(weight).copy() for weight in hidden]
+    try:
+        for weight in hidden:
+            weight.assign(ops.zeros(weight.shape, weight.dtype))
+        yield model
+    finally:
+        for weight, value in zip(hidden, kept):
+            weight.assign(value)
+
+
+def clora_layers(model: keras.Model) -> list[CLoRA]:
+    """The `CLoRA` layers of a model, in the order of the model, each once.
+
+    Example:
+        >>> clora_layers(keras.Sequential())
+        []
+    """
+    found = {id(layer): layer for layer in model._flatten_layers() if isinstance(layer, CLoRA)}
+    return list(found.values())
+
+
+def _check_model(model):
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"`model` must be a keras.Model. Received: {type(model).__name__}.")
+    if not isinstance(model, (keras.Sequential, Functional)):
+        raise ValueError(
+            f"Model {model.name!r} is a subclassed model ({type(model).__name__}): which layers it calls is "
+            "written in its call(), which can't be rewritten. Build it from layers with the Functional "
+            "API or keras.Sequential, or compress a Functional part of it."
+        )
+    if not model.built or not model.inputs:
+        raise ValueError(
+            f"Model {model.name!r} is not built, so its kernels have no shape yet. Give it a keras.Input, "
+            "call model.build(input_shape), or call it on a batch first."
+        )
+
+
+def _walk(model, prefix: str = "") -> Iterator[tuple[str, keras.layers.Layer]]:
+    """(path, layer) of every layer that can be replaced, each layer once."""
+    seen = set()
+
+    def visit(inner, prefix):
+        for layer in inner.layers:
+            if id(layer) in seen or isinstance(layer, keras.layers.InputLayer):
+                continue
+            seen.add(id(layer))
+            if isinstance(layer, (keras.Sequential, Functional)):
+                yield from visit(layer, f"{prefix}{layer.name}/")
+            else:
+                yield f"{prefix}{layer.name}", layer
+
+    yield from visit(model, prefix)
+
+
+def _choose(model, paths, targets, factorization) -> list[str]:
+    """The paths that `targets` means; raises where one of them can't be had."""
+    if targets is None:
+        outputs = _output_layers(model)
+        chosen = [
+            path
+            for path, layer in paths.items()
+            if id(layer) not in outputs and factors.supported(layer, factorization)
+        ]
+        if not chosen:
+            raise ValueError(
+                f"Model {model.name!r} has no layer to compress beside its output layer. Supported are "
+                f"Dense, EinsumDense and Conv2D; the model's layers are {list(paths)}."
+            )
+        return chosen
+    if callable(targets):
+        chosen = [path for path, layer in paths.items() if targets(layer)]
+        if not chosen:
+            raise ValueError(f"The predicate `targets` holds for none of the layers {list(paths)}.")
+    else:
+        patterns = [targets] if isinstance(targets, str) else list(targets)
+        chosen = []
+        for pattern in patterns:
+            found = [path for path, layer in paths.items() if _matches(pattern, path, layer)]
+            if not found:
+                _raise_unmatched(pattern, paths)
+            chosen += found
+        if not chosen:
+            raise ValueError("`targets` is empty. Give names or patterns, or None for all layers.")
+        wanted = set(chosen)
+        chosen = [path for path in paths if path in wanted]  # in the order of the model, each once
+    for path in chosen:
+        factors.rule(paths[path], factorization)  # raises with the reason
+    return chosen
+
+
+def _matches(pattern, path, layer) -> bool:
+    return fnmatch.fnmatchcase(layer.name, pattern) or fnmatch.fnmatchcase(path, pattern)
+
+
+def _raise_unmatched(pattern, paths):
+    for path, layer in paths.items():
+        inner = [sub.name for sub in layer._flatten_layers(include_self=False)]
+        if any(fnmatch.fnmatchcase(name, pattern) for name in inner):
+            raise ValueError(
+                f"Target {pattern!r} lies inside of layer {path!r} ({type(layer).__name__}), whose call() is "
+                "Python code that can't be rewritten. Only layers of Sequential and Functional models "
+                "can be replaced."
+            )
+    names = list(paths)
+    try:
+        _checks.one_of("targets", pattern, names)
+    except ValueError as error:
+        raise ValueError(f"Target {pattern!r} matches no layer. {error}") from None
+
+
+def _rank_of(path, layer, rank) -> int:
+    if not isinstance(rank, Mapping):
+        return rank
+    for pattern, value in rank.items():
+        if _matches(pattern, path, layer):
+            return value
+    raise ValueError(
+        f"`rank` has no pattern for target {path!r}. Received: {dict(rank)}. Add a pattern such as '*'."
+    )
+
+
+def _warn_break_even(rule, rank):
+    rank = factors.check_rank(rule, rank)
+    if rule.parameters(rank) >= rule.kernel_size:
+        warnings.warn(
+            f"At rank {rank} the pair of layer {rule.name!r} has {rule.parameters(rank):,} parameters, its "
+            f"kernel {rule.kernel_size:,}: nothing is saved from rank {rule.break_even_rank} on.",
+            factors.BreakEvenWarning,
+            stacklevel=3,
+        )
+
+
+def _output_layers(model) -> set[int]:
+    """ids of the layers with weights nearest to the outputs."""
+    found = set()
+
+    def visit(operation):
+        if isinstance(operation, (keras.Sequential, Functional)):
+            for tensor in operation.outputs:
+                visit(tensor._keras_history.operation)
+        elif isinstance(operation, keras.layers.Layer) and operation.weights:
+            found.add(id(operation))
+        else:  # an activation, a reshape, an operation: what feeds it makes the output
+            for node in operation._inbound_nodes[:1]:
+                for tensor in node.input_tensors:
+                    visit(tensor._keras_history.operation)
+
+    for tensor in model.outputs:
+        visit(tensor._keras_history.operation)
+    return found
+
+
+def _rewrite(model, replace):
+    """Copy a model, layer by layer: `replace(layer, path)` gives the layers in its place, or None for a copy.
+
+    Returns:
+        The new model and a dict id(old layer) -> list of new layers.
+    """
+    names = {id(layer): path for path, layer in _walk(model)}
+    done: dict[int, list] = {}
+
+    def chain(layer):
+        if id(layer) not in done:
+            if isinstance(layer, (keras.Sequential, Functional)):
+                done[id(layer)] = [copy(layer)]
+            else:
+                new = replace(layer, names[id(layer)]) if id(layer) in names else None
+                done[id(layer)] = new or [layer.__class__.from_config(layer.get_config())]
+        return done[id(layer)]
+
+    def copy(inner):
+        if isinstance(inner, keras.Sequential):
+            source = inner.inputs[0]
+            start = keras.Input(batch_shape=source.shape, dtype=source.dtype, name=source.name)
+            layers = [new for layer in inner.layers for new in chain(layer)]
+            return keras.Sequential([start, *layers], name=inner.name)
+        before = {}  # id(last layer of a chain) -> the layers before it
+
+        def clone(layer):
+            *first, last = chain(layer)
+            before[id(last)] = first
+            return last
+
+        def call(layer, x, *args, **kwargs):
+            first = before.get(id(layer), [])
+            for step in first:
+                x = step(x)
+            return layer(x) if first else layer(x, *args, **kwargs)
+
+        return keras.models.clone_model(inner, clone_function=clone, call_function=call)
+
+    return copy(model), done
+
+
+def _copy_weights(old, new):
+    for source, target in zip(old.weights, new.weights):
+        # A copy: JAX hands the buffers of a trained model back, and a shared one would take the original's.
+        target.assign(ops.copy(source))
