@@ -20,7 +20,7 @@ UV_COMPILE = $(VENV)/bin/uv pip compile pyproject.toml --quiet --universal \
   --python-version 3.10 --no-header --no-annotate $(ARGS)
 RUN := $(VENV)/bin/python
 
-.PHONY: help setup reproduce figures report lab notebooks test test-jax test-torch \
+.PHONY: help setup reproduce figures report lab notebooks exercises test test-jax test-torch \
   test-notebooks test-browser lint format bench lock clean
 
 help: ## list the targets
@@ -45,10 +45,10 @@ lab: $(VENV)/.ready ## open JupyterLab at the start page of the course
 	$(RUN) -m jupyterlab --notebook-dir=notebooks --LabApp.default_url=/lab/tree/README.md $(ARGS)
 
 notebooks: $(VENV)/.ready ## run every notebooks/NN_*.py and write its .ipynb; NOTEBOOKS=FILE for one
-	for source in $(NOTEBOOKS); do \
-	  echo "$$source"; \
-	  $(RUN) -m jupytext --quiet --to ipynb --update --set-kernel python3 --execute "$$source"; \
-	done
+	$(RUN) notebooks/build.py run $(NOTEBOOKS)
+
+exercises: $(VENV)/.ready ## hand-outs with and without solutions, into out/exercises
+	$(RUN) notebooks/build.py exercises
 
 test: $(VENV)/.ready ## the tests, under TensorFlow; ARGS="-k decay" for some
 	$(RUN) -m pytest -q tests --ignore-glob='tests/test_notebooks*.py' --ignore=tests/test_browser.py $(ARGS)

@@ -10,6 +10,7 @@ The life of a compressed model:
 """
 
 import importlib
+import sys
 
 __version__ = "0.1.0"
 
@@ -36,7 +37,6 @@ __all__ = sorted(_HOME_OF)
 
 
 def __getattr__(name):
-    # Keras takes seconds to import: what does not need it (data, results, --help) must not wait for it.
     if name in _HOME_OF:
         return getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -44,3 +44,9 @@ def __getattr__(name):
 
 def __dir__():
     return sorted([*globals(), *__all__])
+
+
+# Importing the layers registers them with Keras, which loading a saved model needs. It takes seconds, which
+# `python -m clora_lab --help` need not: Python sets argv[0] to "-m" while it looks for the module to run.
+if sys.argv[:1] != ["-m"]:
+    importlib.import_module("clora_lab.layers")

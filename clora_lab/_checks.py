@@ -32,7 +32,5 @@ def positive_int(argument: str, value) -> int:
 def real(argument: str, value, low: float = float("-inf"), high: float = float("inf")) -> float:
     """Return `value` as a float if it is a real number in [low, high]."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not low <= value <= high:
-        raise ValueError(
-            f"`{argument}` must be a number in [{low:g}, {high:g}]. Received: {value!r}."
-        )
+        raise ValueError(f"`{argument}` must be a number in [{low:g}, {high:g}]. Received: {value!r}.")
     return float(value)

@@ -53,9 +53,7 @@ def report(original: keras.Model, compressed: keras.Model) -> pd.DataFrame:
     return frame[[*columns, "ratio", "original_flops", "flops", "flops_ratio"]]
 
 
-def ratio(
-    original: keras.Model, compressed: keras.Model, convention: str = "model"
-) -> float:
+def ratio(original: keras.Model, compressed: keras.Model, convention: str = "model") -> float:
     """Compression ratio by a named convention, as a fraction (0.3892 is the slides' 38.9%).
 
     Args:
@@ -80,7 +78,7 @@ def ratio(
     if convention == "model":
         return sum(row["parameters"] for row in rows) / total
     # The slides count a bias for every compressed layer, whether or not the method keeps one.
-    for (_, old, new), row in zip(pairs, rows):
+    for (_, old, new), row in zip(pairs, rows, strict=True):
         if row["compressed"] and old.bias is not None and not _has_bias(new):
             remain += math.prod(old.bias.shape)
     if convention == "slides_head":

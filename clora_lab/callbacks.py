@@ -97,6 +97,6 @@ class DecayCallback(keras.callbacks.Callback):
         if keras.backend.backend() == "jax":
             # JAX trains on a copy of the variables; without this the assignment would be lost.
             self.model.jax_state_sync()
-        for layer, decay in zip(self.layers, decays):
+        for layer, decay in zip(self.layers, decays, strict=True):
             layer.decay.assign(decay)
         self._written = decays

@@ -31,7 +31,12 @@ FACTORIZATIONS = ("pair", "loralib")
 INITS = ("lora", "svd", "orthogonal", "scratch")
 
 # What must not be carried from the original layer to a factor: it belongs to W, or is set by the rule.
-_OF_KERNEL = ("kernel_initializer", "kernel_regularizer", "kernel_constraint", "quantization_config")
+_OF_KERNEL = (
+    "kernel_initializer",
+    "kernel_regularizer",
+    "kernel_constraint",
+    "quantization_config",
+)
 
 
 class BreakEvenWarning(UserWarning):
@@ -199,7 +204,7 @@ class EinsumDenseRule(Rule):
                 f"EinsumDense {layer.name!r} with equation={layer.equation!r} can't be factored: its "
                 "kernel needs at least one contracted and one produced axis."
             )
-        sizes = dict(zip(kernel, self.kernel_shape))
+        sizes = dict(zip(kernel, self.kernel_shape, strict=True))
         self._to_matrix_order = [kernel.index(axis) for axis in self.contracted + self.produced]
         self._contracted_shape = tuple(sizes[axis] for axis in self.contracted)
         self._produced_shape = tuple(sizes[axis] for axis in self.produced)
@@ -242,10 +247,12 @@ class EinsumDenseRule(Rule):
         if "..." in axes:  # all but the produced axes
             known = math.prod(size or 1 for size in output_shape[1:])
             return [max(1, known // math.prod(self._produced_shape))]
-        return [n for a, n in zip(axes[1:], output_shape[1:]) if a not in self.produced]
+        return [n for a, n in zip(axes[1:], output_shape[1:], strict=True) if a not in self.produced]
 
     def _down(self, config, rank):
-        middle = self.middle.replace("...", "") if "..." in self.middle else self.middle[1:]
+        # Keras wants the shape without what a leading "..." stands for, or else without the batch.
+        middle = self.middle[3:] if self.middle.startswith("...") else self.middle[1:]
+        middle = middle.replace("...", "")
         shape = [rank if axis == self.rank_axis else None for axis in middle]
         return self._layer({**config, "equation": self.down_equation, "output_shape": shape})
 

@@ -132,6 +132,7 @@ class CLoRA(keras.layers.Layer):
             initializer="ones" if self.has_base else "zeros",
             trainable=False,
             dtype="float32",
+            autocast=False,  # in bfloat16, 0.9985 would be 1 and 0.2999 above the gate
         )
         if self.has_noise:
             axes = self.rule.stat_axes
@@ -139,7 +140,7 @@ class CLoRA(keras.layers.Layer):
             for name in ("mean", "std"):
                 weight = self.add_weight(
                     name=f"noise_{name}", shape=shape, initializer="zeros", trainable=False,
-                    dtype="float32",
+                    dtype="float32", autocast=False,
                 )  # fmt: skip
                 setattr(self, f"noise_{name}", weight)
         if self.has_bias:
@@ -164,9 +165,7 @@ class CLoRA(keras.layers.Layer):
         rng = np.random.default_rng(self.seed)
         kernel = np.array(kernel, dtype="float32")  # copies: no buffer is shared with the original
         bias = None if bias is None else np.array(bias, dtype="float32")
-        down, up, rest = factors.initial_pair(
-            self.init, self.rule, kernel, self.rank, self.scale, rng
-        )
+        down, up, rest = factors.initial_pair(self.init, self.rule, kernel, self.rank, self.scale, rng)
         self._assign_pair(down, up)
         if not self.has_base:
             return
@@ -187,13 +186,13 @@ class CLoRA(keras.layers.Layer):
         return keras.saving.deserialize_keras_object(self._original).get_config()
 
     def _assign_pair(self, down, up):
-        for weight, value in zip(self.pair_weights, self.rule.kernels(down, up)):
+        for weight, value in zip(self.pair_weights, self.rule.kernels(down, up), strict=True):
             weight.assign(value)
 
     @property
     def pair_weights(self) -> list:
         """The variables of down and up, in this order."""
-        return [weight for layer in self.pair for weight in layer.trainable_weights]
+        return [weight for layer in self.pair for weight in layer.weights]
 
     @property
     def remaining_parameters(self) -> int:
@@ -255,9 +254,7 @@ class CLoRA(keras.layers.Layer):
 
     def _draw_kernel(self, inputs, decay, seed):
         shape = self.rule.kernel_shape
-        noise_ = noise.kernel_noise(
-            shape, self.decay, self.noise_mean, self.noise_std, seed, self.xla
-        )
+        noise_ = noise.kernel_noise(shape, self.decay, self.noise_mean, self.noise_std, seed, self.xla)
         # One product with d W + n in place of two.
         kernel = ops.cast(self.decay * self.base.kernel + noise_, self.compute_dtype)
         outputs = self.rule.linear(ops.cast(inputs, self.compute_dtype), kernel)
@@ -275,6 +272,17 @@ class CLoRA(keras.layers.Layer):
             DecayNotMovingWarning,
             stacklevel=2,
         )
+
+    # Keras saves no seed states: without this, a model loaded in mid-training draws its first noise again.
+    def save_own_variables(self, store):
+        super().save_own_variables(store)
+        if self.has_noise:
+            store["noise_seed"] = ops.convert_to_numpy(self.seed_generator.state)
+
+    def load_own_variables(self, store):
+        if self.has_noise:
+            self.seed_generator.state.assign(store["noise_seed"])
+        super().load_own_variables({key: store[key] for key in store.keys() if key != "noise_seed"})
 
     def get_config(self):
         config = super().get_config()

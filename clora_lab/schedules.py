@@ -166,7 +166,7 @@ class PolynomialDecay(Schedule):
 
 @dataclass(frozen=True)
 class StepDecay(Schedule):
-    """A staircase of equal drops: ``shape(u) = 1 - ceil(u n) / n`` with n drops, the first just after `begin`.
+    """A staircase of n equal drops, the first just after `begin`: ``shape(u) = 1 - ceil(u n) / n``.
 
     Args: see `Schedule`.
         drops: n, the number of drops, at least 1.

@@ -1,4 +1,4 @@
-"""Whole models in, whole models out: `compress` puts low-rank pairs beside layers, `finalize` leaves only the pairs.
+"""Whole models in, whole models out: `compress` puts pairs beside layers, `finalize` leaves only the pairs.
 
 Both return a new model and leave the given one as it was, weights included. Sequential and Functional
 models, nested in each other and with shared layers, are rewritten; what a subclassed model or layer does
@@ -74,6 +74,7 @@ def compress(
         ['CLoRA', 'Dense']
     """
     _check_model(model)
+    _checks.one_of("factorization", factorization, factors.FACTORIZATIONS)
     if any(isinstance(layer, CLoRA) for layer in model._flatten_layers()):
         raise ValueError(
             f"Model {model.name!r} is compressed already: it holds CLoRA layers. Train and finalize() it, "
@@ -88,7 +89,7 @@ def compress(
     chosen = _choose(model, paths, targets, factorization)
     ranks = {path: _rank_of(path, paths[path], rank) for path in chosen}
     state = np.random.SeedSequence(seed).generate_state(len(chosen))
-    seeds = {path: int(value % 2**31) for path, value in zip(chosen, state)}
+    seeds = {path: int(value % 2**31) for path, value in zip(chosen, state, strict=True)}
 
     def replace(layer, path):
         if path not in ranks:
@@ -111,7 +112,7 @@ def compress(
     for path in chosen:
         _warn_break_even(factors.rule(paths[path], factorization), ranks[path])
     result, new_layers = _rewrite(model, replace)
-    for path, old in paths.items():
+    for old in paths.values():
         (new,) = new_layers[id(old)]
         if isinstance(new, CLoRA):
             bias = None if old.bias is None else ops.convert_to_numpy(old.bias)
@@ -175,7 +176,7 @@ def finalize(model: keras.Model, force: bool = False) -> keras.Model:
             _copy_weights(old, new[0])
             new[0].trainable = True
             continue
-        for layer, kernel in zip(new, old.rule.final_kernels(*old.pair_matrices())):
+        for layer, kernel in zip(new, old.rule.final_kernels(*old.pair_matrices()), strict=True):
             layer.kernel.assign(kernel)
         if old.has_bias:
             new[-1].bias.assign(ops.copy(old.bias))
@@ -223,7 +224,7 @@ def view(model: keras.Model, path: str) -> Iterator[keras.Model]:
             weight.assign(ops.zeros(weight.shape, weight.dtype))
         yield model
     finally:
-        for weight, value in zip(hidden, kept):
+        for weight, value in zip(hidden, kept, strict=True):
             weight.assign(value)
 
 
@@ -241,7 +242,8 @@ def clora_layers(model: keras.Model) -> list[CLoRA]:
 def _check_model(model):
     if not isinstance(model, keras.Model):
         raise ValueError(f"`model` must be a keras.Model. Received: {type(model).__name__}.")
-    if not isinstance(model, (keras.Sequential, Functional)):
+    own_call = type(model).call not in (keras.Sequential.call, Functional.call)
+    if not isinstance(model, (keras.Sequential, Functional)) or own_call:
         raise ValueError(
             f"Model {model.name!r} is a subclassed model ({type(model).__name__}): which layers it calls is "
             "written in its call(), which can't be rewritten. Build it from layers with the Functional "
@@ -406,12 +408,19 @@ def _rewrite(model, replace):
                 x = step(x)
             return layer(x) if first else layer(x, *args, **kwargs)
 
-        return keras.models.clone_model(inner, clone_function=clone, call_function=call)
+        # A compiled model would be cloned with an optimiser and its slots for every weight.
+        compiled, inner.compiled = inner.compiled, False
+        try:
+            return keras.models.clone_model(inner, clone_function=clone, call_function=call)
+        finally:
+            inner.compiled = compiled
 
     return copy(model), done
 
 
 def _copy_weights(old, new):
-    for source, target in zip(old.weights, new.weights):
+    for source, target in zip(old.weights, new.weights, strict=True):
         # A copy: JAX hands the buffers of a trained model back, and a shared one would take the original's.
         target.assign(ops.copy(source))
+    if isinstance(new, keras.layers.Normalization):
+        new.finalize_state()  # what it computes with is derived from its weights

@@ -131,9 +131,7 @@ def test_keras_finds_the_same_files_in_the_same_folder():
     import keras
 
     for file in FILES:  # they exist there, so Keras asks no server
-        path = keras.utils.get_file(
-            file, "http://localhost:1/none", cache_subdir="datasets/fashion-mnist"
-        )
+        path = keras.utils.get_file(file, "http://localhost:1/none", cache_subdir="datasets/fashion-mnist")
         assert Path(path).resolve() == CACHE / file
     train, test = keras.datasets.fashion_mnist.load_data()
     for file, array in zip(FILES, (*train, *test), strict=True):

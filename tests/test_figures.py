@@ -88,12 +88,8 @@ def synthetic_summary(splits=("test",)):
         for method, mean in level.items():
             for rank, ratio in RATIOS.items():
                 mean_here = mean + rank / 10_000 + rng.normal(0, 0.002)
-                rows.append(
-                    (method, rank, ratio, mean_here, 0.002 + rng.uniform(0, 0.004), 5, split)
-                )
-    return pd.DataFrame(
-        rows, columns=["method", "rank", "ratio_percent", "mean", "sd", "n", "split"]
-    )
+                rows.append((method, rank, ratio, mean_here, 0.002 + rng.uniform(0, 0.004), 5, split))
+    return pd.DataFrame(rows, columns=["method", "rank", "ratio_percent", "mean", "sd", "n", "split"])
 
 
 PUBLISHED = {  # the slides' toy table, percent
@@ -114,9 +110,7 @@ def synthetic_comparison():
         }
     )
     printed = {
-        (m, r): v / 100
-        for m, values in PUBLISHED.items()
-        for r, v in zip(RATIOS, values, strict=True)
+        (m, r): v / 100 for m, values in PUBLISHED.items() for r, v in zip(RATIOS, values, strict=True)
     }
     printed["dense", 0] = 0.8779
     keys = list(zip(table["method"], table["rank"], strict=True))
@@ -151,10 +145,7 @@ def gallery(history, weights):
         "slide_16_table": {"comparison": synthetic_comparison()},
         "slide_16_ratio": {"summary": synthetic_summary()},
     }
-    return {
-        key: draw(**arguments.get(key, {"history": history}))
-        for key, draw in figures.FIGURES.items()
-    }
+    return {key: draw(**arguments.get(key, {"history": history})) for key, draw in figures.FIGURES.items()}
 
 
 def line(ax, label):
@@ -279,8 +270,7 @@ def test_files_repeat_byte_for_byte(tmp_path, gallery, key):
 
 def test_a_figure_drawn_anew_gives_the_same_svg(tmp_path, one_seed):
     files = [
-        figures.save(figures.training_curves(one_seed), tmp_path / name)[1].read_bytes()
-        for name in "ab"
+        figures.save(figures.training_curves(one_seed), tmp_path / name)[1].read_bytes() for name in "ab"
     ]
     assert files[0] == files[1]
 
@@ -361,9 +351,7 @@ def test_training_curves_draw_the_frame(one_seed):
     run = {"method": "wds", "rank": 16, "variant": "slides"}
     for label, prefix, _ in figures.VIEWS:
         for ax, metric in ((loss, "loss"), (accuracy, "accuracy")):
-            np.testing.assert_array_equal(
-                ydata(ax, label), by_epoch(one_seed, prefix + metric, **run)
-            )
+            np.testing.assert_array_equal(ydata(ax, label), by_epoch(one_seed, prefix + metric, **run))
     for strip in strips:
         drawn = strip.lines[0].get_ydata()
         np.testing.assert_array_equal(drawn, by_epoch(one_seed, "decay", **run))
@@ -412,9 +400,7 @@ def test_path_accuracies_note_is_read_off_the_data(one_seed):
 
 
 def test_the_slides_reading_is_shown_for_their_dataset_only(one_seed):
-    star = line(
-        figures.path_accuracies(one_seed).axes[0], "Slide 12, d = 0.23: 80.1% (−9.2 points)"
-    )
+    star = line(figures.path_accuracies(one_seed).axes[0], "Slide 12, d = 0.23: 80.1% (−9.2 points)")
     assert (star.get_xdata()[0], star.get_ydata()[0]) == (20, 0.8007)
     digits = figures.path_accuracies(one_seed.assign(dataset="digits"))
     assert len(digits.axes[0].lines) == 2 and "digits" in digits.get_suptitle()
@@ -490,9 +476,7 @@ def test_a_missing_run_is_named(one_seed):
 @pytest.mark.parametrize("draw", HISTORY_FIGURES)
 def test_settings_are_never_averaged_over(draw, one_seed):
     other = one_seed.assign(init="svd", config="other")
-    with pytest.raises(
-        ValueError, match="one run a seed.*'init': ['lora', 'svd']".replace("[", r"\[")
-    ):
+    with pytest.raises(ValueError, match="one run a seed.*'init': ['lora', 'svd']".replace("[", r"\[")):
         draw(pd.concat([one_seed, other]))
     other = one_seed.assign(dataset="digits")
     with pytest.raises(ValueError, match="one dataset.*digits.*fashion_mnist.*select one"):
@@ -617,7 +601,7 @@ def test_table_refuses():
         figures.comparison_table(table.iloc[:0])
     with pytest.raises(figures.MissingResults, match="reproduce toy"):
         figures.comparison_table(table[table["method"] == "dense"])
-    with pytest.raises(ValueError, match="one row a method and rank.*'dense'"):
+    with pytest.raises(ValueError, match="one row for each of .*'dense'.*select one"):
         figures.comparison_table(pd.concat([table, table.iloc[:1]]))
 
 
@@ -642,6 +626,26 @@ def test_ratio_plot_draws_the_frame():
     assert high > (summary["mean"] + summary["sd"]).max()
 
 
+def test_long_titles_are_broken_not_cut(one_seed):
+    empty = synthetic_comparison().assign(measured_mean=np.nan, note="published: validation")
+    long = one_seed.assign(dataset="a dataset whose name goes on and on, and on still further")
+    for fig in (figures.comparison_table(empty), figures.training_curves(long)):
+        fig.draw_without_rendering()
+        for text in (fig._suptitle, *fig.artists):
+            assert text.get_window_extent().x1 <= 640
+    assert "and 9 more" in " ".join(subtitle(figures.comparison_table(empty)).split())
+
+
+def test_notes_of_the_tables_reach_the_subtitle():
+    noted = synthetic_comparison().assign(note="published: validation, measured: test")
+    noted["n_seeds"] = noted["n_seeds"].astype("Int64")
+    assert "published: validation, measured: test" in subtitle(figures.comparison_table(noted))
+    summary = synthetic_summary().assign(variant="cosine")
+    assert "variant: cosine" in subtitle(figures.accuracy_against_ratio(summary))
+    with pytest.raises(ValueError, match="one row for each of .*'split'.*select one"):
+        figures.accuracy_against_ratio(pd.concat([summary, synthetic_summary()]))
+
+
 def test_ratio_plot_of_one_seed_without_baselines():
     summary = synthetic_summary().query("method in @figures.SLIDE_METHODS").assign(sd=np.nan, n=1)
     fig = figures.accuracy_against_ratio(summary)
@@ -657,7 +661,5 @@ def test_methods_differ_in_colour_marker_and_line():
     for key in ("color", "marker"):
         seen = [style[key] for style in figures.METHOD_STYLES.values()]
         assert len(set(seen)) == len(seen)
-    assert (
-        len({figures.METHOD_STYLES[method]["linestyle"] for method in figures.SLIDE_METHODS}) == 4
-    )
+    assert len({figures.METHOD_STYLES[method]["linestyle"] for method in figures.SLIDE_METHODS}) == 4
     assert set(figures.METHOD_LABELS) == set(figures.METHOD_STYLES)

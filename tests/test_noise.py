@@ -67,7 +67,8 @@ def test_no_noise_at_full_decay_and_the_law_of_w_at_none():
 @pytest.mark.parametrize("decay", [0.0, 0.3, 0.9])
 def test_kernel_noise_has_the_moments_of_each_unit(decay):
     mean, std = nets.data(1, 4, seed=3), np.abs(nets.data(1, 4, seed=4))
-    drawn = ops.convert_to_numpy(noise.kernel_noise((DRAWS, 4), decay, mean, std, seeds()))
+    tensors = ops.convert_to_tensor(mean), ops.convert_to_tensor(std)
+    drawn = ops.convert_to_numpy(noise.kernel_noise((DRAWS, 4), decay, *tensors, seeds()))
     expected_mean, expected_std = (1 - decay) * mean[0], np.sqrt(1 - decay**2) * std[0]
     error = 4 * expected_std / np.sqrt(DRAWS)
     assert (np.abs(drawn.mean(axis=0) - expected_mean) < error).all()
@@ -79,9 +80,9 @@ def test_kernel_noise_has_the_moments_of_each_unit(decay):
 def test_kernel_noise_is_normal_by_kolmogorov_smirnov():
     drawn = ops.convert_to_numpy(draw_kernel(1))[0]
     law = stats.norm((1 - DECAY) * MEAN, np.sqrt(1 - DECAY**2) * STD)
-    assert stats.kstest(drawn, law.cdf).pvalue > 0.01
-    # the test has the power to see an error of 3% in the standard deviation
-    assert stats.kstest(drawn * 1.03, law.cdf).pvalue < 0.01
+    assert stats.kstest(drawn, law.cdf).pvalue > 0.001
+    # the test has the power to see an error of 5% in the standard deviation
+    assert stats.kstest(drawn * 1.05, law.cdf).pvalue < 1e-5
 
 
 @pytest.mark.parametrize("decay", [0.3, 0.8])
@@ -89,7 +90,7 @@ def test_faded_kernel_plus_noise_keeps_the_law_of_w(decay):
     # slide 14: W ~ N(m, s^2) and n independent, so d W + n ~ N(m, s^2)
     kernel = np.random.default_rng(5).normal(MEAN, STD, DRAWS)
     total = decay * kernel + ops.convert_to_numpy(draw_kernel(1, decay=decay))[0]
-    assert stats.kstest(total, stats.norm(MEAN, STD).cdf).pvalue > 0.01
+    assert stats.kstest(total, stats.norm(MEAN, STD).cdf).pvalue > 0.001
 
 
 # The two draws
@@ -114,18 +115,18 @@ def test_outputs_are_jointly_normal_by_kolmogorov_smirnov(draw):
     # Whitened rows are standard normal and independent; so is any mixture of them, of length 1.
     white = np.linalg.solve(np.linalg.cholesky(covariance), y - mean[:, None])
     for row in [*white, white.sum(axis=0) / np.sqrt(len(X))]:
-        assert stats.kstest(row, "norm").pvalue > 0.005
+        assert stats.kstest(row, "norm").pvalue > 0.001
 
 
 def test_the_two_draws_agree_in_law():
     direct, output = (ops.convert_to_numpy(draw(X)) for draw in BOTH.values())
     for weights in np.vstack([np.eye(3), nets.data(4, 3, seed=6)]):
-        assert stats.ks_2samp(weights @ direct, weights @ output).pvalue > 0.005
+        assert stats.ks_2samp(weights @ direct, weights @ output).pvalue > 0.001
 
 
 def test_output_draw_has_the_moments_of_each_unit():
     mean, std = np.repeat([0.3, -1.0], DRAWS // 2), np.repeat([0.7, 0.1], DRAWS // 2)
-    mean, std = mean.astype("float32"), std.astype("float32")
+    mean, std = ops.cast(mean, "float32"), ops.cast(std, "float32")
     y = ops.convert_to_numpy(noise.output_noise(X, DECAY, mean, std, seeds()))
     for half, m, s in ((y[:, : DRAWS // 2], 0.3, 0.7), (y[:, DRAWS // 2 :], -1.0, 0.1)):
         spread = np.sqrt((1 - DECAY**2) * s**2 * (X**2).sum(axis=1))
@@ -204,9 +205,7 @@ def test_low_precision_inputs_give_float32_noise():
 
 @pytest.mark.parametrize("draw", BOTH)
 def test_same_seed_same_noise_and_another_at_each_draw(draw):
-    first, again, other = (
-        ops.convert_to_numpy(BOTH[draw](X, seed=seed, draws=4)) for seed in (7, 7, 8)
-    )
+    first, again, other = (ops.convert_to_numpy(BOTH[draw](X, seed=seed, draws=4)) for seed in (7, 7, 8))
     np.testing.assert_array_equal(first, again)
     assert (first != other).all()
     generator = seeds()
@@ -232,7 +231,7 @@ def test_normal_numbers_under_xla():
 
     first, second = (draw(tf.constant([1, k])).numpy() for k in range(2))
     assert np.isfinite(first).all() and (first != second).mean() > 0.99
-    assert stats.kstest(first, "norm").pvalue > 0.01
+    assert stats.kstest(first, "norm").pvalue > 0.001
     assert abs(np.corrcoef(first, second)[0, 1]) < 4 / np.sqrt(DRAWS)
 
 

@@ -81,8 +81,7 @@ def repository_files():
         pytest.skip("not a git checkout, so what is tracked can't be told")
     listing = subprocess.run(
         # The checkout may belong to another user, as in a container.
-        ["git", "-c", "safe.directory=*", "ls-files", "-z"]
-        + ["--cached", "--others", "--exclude-standard"],
+        ["git", "-c", "safe.directory=*", "ls-files", "-z"] + ["--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
         check=True,
         capture_output=True,

@@ -144,9 +144,7 @@ def test_only_the_chosen_rows_count(measured):
 
 
 def test_digits_are_never_compared_with_the_slides():
-    measured = frame(
-        rows("dense", 0, 0, 0.97, dataset="digits"), rows("wds", 16, 0, 0.95, dataset="digits")
-    )
+    measured = frame(rows("dense", 0, 0, 0.97, dataset="digits"), rows("wds", 16, 0, 0.95, dataset="digits"))
     table = published.compare(measured, dataset="digits")
     assert table["difference"].isna().all()
     assert table["note"].str.contains("not comparable: digits").all()

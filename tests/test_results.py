@@ -264,10 +264,7 @@ def test_torn_block_between_whole_ones_and_a_run_recorded_twice(store):
     with pytest.warns(TornLineWarning, match="bbbbbbbbbbbb"):
         table = store.read()
     assert len(table) == 6
-    assert (
-        table.groupby("config")["metric"].agg(list).tolist()
-        == [["accuracy", "loss", "seconds"]] * 2
-    )
+    assert table.groupby("config")["metric"].agg(list).tolist() == [["accuracy", "loss", "seconds"]] * 2
 
 
 @pytest.mark.parametrize("full", ["history", "results"])

@@ -10,7 +10,6 @@ cache is never altered or deleted.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import gzip
 import hashlib
@@ -29,6 +28,8 @@ import numpy as np
 import pandas as pd
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
+
+from clora_lab import _checks
 
 NAMES = ("auto", "fashion_mnist", "digits")
 TITLES = {
@@ -101,11 +102,7 @@ def resolve(name: str = "auto") -> str:
     >>> resolve("digits")
     'digits'
     """
-    if name not in NAMES:
-        near = difflib.get_close_matches(str(name).lower(), NAMES, n=1, cutoff=0.4)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"`name` must be one of {list(NAMES)}. Received: {name!r}.{hint}")
-    if name != "auto":
+    if _checks.one_of("name", name, NAMES) != "auto":
         return name
     try:
         _obtain(fashion_mnist_dir())
@@ -113,6 +110,24 @@ def resolve(name: str = "auto") -> str:
         warnings.warn(f"'auto' takes the digits. {error}", stacklevel=2)
         return "digits"
     return "fashion_mnist"
+
+
+def obtain(name: str) -> None:
+    """Return once the data set lies on this machine, intact; download it if it must be and can be.
+
+    Args:
+        name: "fashion_mnist" or "digits" (which is always there).
+
+    Raises:
+        DatasetMissing: it is not cached and can't be downloaded; within 10 s where there is no network.
+        DatasetDamaged: a cached file is damaged.
+
+    Example:
+
+    >>> obtain("digits")
+    """
+    if name == "fashion_mnist":
+        _obtain(fashion_mnist_dir())
 
 
 def load(name: str = "auto", seed: int = 0) -> Dataset:
@@ -197,9 +212,7 @@ def _load_digits(seed: int) -> Dataset:
     x, x_test, y, y_test = train_test_split(
         digits.images, digits.target, test_size=300, stratify=digits.target, random_state=0
     )
-    x_train, x_val, y_train, y_val = train_test_split(
-        x, y, test_size=300, stratify=y, random_state=seed
-    )
+    x_train, x_val, y_train, y_val = train_test_split(x, y, test_size=300, stratify=y, random_state=seed)
     return _dataset("digits", (x_train, x_val, x_test), (y_train, y_val, y_test), scale=16)
 
 

@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyArrowPatch, Polygon, Rectangle
 
-from clora_lab.studies.figures import FAINT, INK, WIDTH, new_figure, set_title, styled
+from clora_lab.studies.figures import FAINT, INK, WIDTH, new_figure, set_title, styled, wrap_title
 
 # Light fills keep dark text readable; W, adapter, bias and noise also differ in hatching and edge.
 W_FILL, PAIR_FILL, BIAS_FILL = "#bcdcf2", "#fbd9a5", "#8fd3b8"
@@ -86,8 +86,7 @@ LABELS = {
         "frozen": "사전 학습된\n가중치 (고정)",
         "trained": "학습",
         "wds": "가중치 감쇠 스케줄링 (WDS)",
-        "wds_sub": "d·(W·x + b) + s·B·A·x\n"
-        "W와 편향 b는 점점 줄고, 잃어버린 정보를 저랭크 쌍 B·A가 학습한다",
+        "wds_sub": "d·(W·x + b) + s·B·A·x\nW와 편향 b는 점점 줄고, 잃어버린 정보를 저랭크 쌍 B·A가 학습한다",
         "noise": "노이즈와 편향을 더한 WDS",
         "noise_sub": "d·(W·x + b) + n·x + s·B·A·x + C\n"
         "W가 비운 자리를 노이즈 n이 채우고, B·A 옆에서 편향 C를 함께 학습한다",
@@ -147,7 +146,8 @@ def _labels(lang: str) -> dict[str, str]:
 
 def _canvas(height: float, title: str, subtitle: str) -> tuple[Figure, Axes]:
     """A titled figure with one axis in inches, from (0, 0) to (WIDTH, height)."""
-    total = height + 0.4 + 0.17 * (1 + subtitle.count("\n"))
+    title, subtitle = wrap_title(title, subtitle)
+    total = height + 0.4 + 0.2 * title.count("\n") + 0.17 * (1 + subtitle.count("\n"))
     fig = new_figure(total)
     fig.set_layout_engine("none")  # the drawing has its own places
     set_title(fig, title, subtitle, y=1 - 0.06 / total)
@@ -158,7 +158,8 @@ def _canvas(height: float, title: str, subtitle: str) -> tuple[Figure, Axes]:
 
 
 def _text(ax: Axes, x: float, y: float, text: str, **style) -> None:
-    ax.text(x, y, text, **{"ha": "center", "va": "center", "linespacing": 1.3, **style})
+    if text:
+        ax.text(x, y, text, **{"ha": "center", "va": "center", "linespacing": 1.3, **style})
 
 
 def _matrix(ax, x, y, width, height, label="", fill=W_FILL, **style) -> None:
@@ -181,12 +182,8 @@ def _pair(ax, x, y, width, height, labels=("A", "B")) -> None:
     gap = 0.02
     down = [(x, y), (x + width, y), (right, middle - gap), (left, middle - gap)]
     up = [(left, middle + gap), (right, middle + gap), (x + width, top), (x, top)]
-    for corners, label, at in zip(
-        (down, up), labels, (y + 0.24 * height, y + 0.76 * height), strict=True
-    ):
-        ax.add_patch(
-            Polygon(corners, closed=True, facecolor=PAIR_FILL, edgecolor=INK, linewidth=1.3)
-        )
+    for corners, label, at in zip((down, up), labels, (y + 0.24 * height, y + 0.76 * height), strict=True):
+        ax.add_patch(Polygon(corners, closed=True, facecolor=PAIR_FILL, edgecolor=INK, linewidth=1.3))
         _text(ax, x + width / 2, at, label, fontsize=11 if width > 0.7 else 10)
 
 
@@ -219,9 +216,7 @@ def _noise(ax, x, y, side, seed) -> None:
     cells = 12
     greys = np.random.default_rng(seed).uniform(0.45, 0.95, (cells, cells))
     edges = np.linspace(0, side, cells + 1)
-    ax.pcolormesh(
-        x + edges, y + edges, greys, cmap="gray", vmin=0, vmax=1, linewidth=0, antialiased=False
-    )
+    ax.pcolormesh(x + edges, y + edges, greys, cmap="gray", vmin=0, vmax=1, linewidth=0, antialiased=False)
 
 
 def _key(ax, y, entries) -> None:
@@ -434,15 +429,11 @@ def layer_stack(
     names = [name for name, _, _ in layers]
     unknown = sorted(set(wrapped) - set(names))
     if unknown:
-        raise ValueError(
-            f"`wrapped` must name layers. Received: {unknown}, but there are: {names}."
-        )
+        raise ValueError(f"`wrapped` must name layers. Received: {unknown}, but there are: {names}.")
     columns = 1 if len(layers) <= 10 else 2
     rows = -(-len(layers) // columns)
     count = sum(name in set(wrapped) for name in names)
-    box = (
-        0.25 if columns == 1 else 0.38
-    )  # two columns leave room for the kind on a second line only
+    box = 0.25 if columns == 1 else 0.38  # two columns leave room for the kind on a second line only
     pitch = box + 0.1
     height = rows * pitch + 0.4
     subtitle = labels["layers_sub"].format(wrapped=count, count=len(layers))

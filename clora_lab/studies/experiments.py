@@ -28,7 +28,7 @@ from tqdm.auto import tqdm
 
 import clora_lab as cl
 from clora_lab import _checks, layers, schedules
-from clora_lab.studies import datasets, models
+from clora_lab.studies import datasets, models, processes
 from clora_lab.studies.paths import cache_dir
 from clora_lab.studies.results import HISTORY_COLUMNS, ResultsStore
 
@@ -107,15 +107,20 @@ class Experiment:
 
     def decay(self, total_steps: int) -> schedules.Schedule:
         """The decay schedule over `total_steps` steps."""
-        return schedules.get(
-            self.schedule, total_steps, begin=self.begin, end=self.end, floor=self.floor
-        )
+        return schedules.get(self.schedule, total_steps, begin=self.begin, end=self.end, floor=self.floor)
 
     @property
     def config(self) -> str:
-        """12 hexadecimal digits that stand for all fields: the run's name in the results."""
-        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        """12 hexadecimal digits that stand for all fields: the run's name in the results.
+
+        Only fields that differ from their default count, so that a new field keeps the old names valid.
+        """
+        fields = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if getattr(self, field.name) != field.default
+        }
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
     def key(self) -> str:
@@ -153,8 +158,8 @@ def toy_grid(
         dataset: "fashion_mnist" or "digits".
         ranks: None for the slides' 16, 32, 64 (digits, whose layers are smaller: 4, 8, 16).
         seeds: one run of everything for each.
-        variants: of "slides" (four methods and all baselines, constant learning rate), "cosine" (the
-            same with a cosine learning rate, the dense net too), "noise_to_end" (slide 15: noise & bias
+        variants: of "slides" (four methods and all baselines, constant learning rate), "cosine" (noise &
+            bias and all baselines with a cosine learning rate, the dense net too), "noise_to_end" (slide 15: noise & bias
             at the smallest rank with noise until the end of learning), "recipe" (the best found).
         **changes: fields of `Experiment` for all of them, for instance `epochs`.
 
@@ -192,7 +197,8 @@ def _slides(ranks) -> list[dict]:
 
 def _cosine(ranks) -> list[dict]:
     cosine = {"variant": "cosine", "lr_schedule": "cosine", "dense_lr_schedule": "cosine"}
-    return [{**row, **cosine} for row in _slides(ranks)]
+    methods = (*BASELINES, "noise_bias")
+    return [{**row, **cosine} for row in _slides(ranks) if row["method"] in methods]
 
 
 def _noise_to_end(ranks) -> list[dict]:
@@ -257,9 +263,7 @@ def evaluate(model: keras.Model, x, y) -> dict:
         y: labels, integers of shape (n,).
     """
     batches = range(0, len(x), EVAL_BATCH)
-    logits = [
-        keras.ops.convert_to_numpy(model(x[i : i + EVAL_BATCH], training=False)) for i in batches
-    ]
+    logits = [keras.ops.convert_to_numpy(model(x[i : i + EVAL_BATCH], training=False)) for i in batches]
     logits = np.concatenate(logits).astype("float64")
     loss = np.mean(scipy.special.logsumexp(logits, axis=1) - logits[np.arange(len(y)), y])
     return {"loss": float(loss), "accuracy": float(np.mean(np.argmax(logits, axis=1) == y))}
@@ -290,10 +294,9 @@ def fit(model: keras.Model, experiment: Experiment) -> list[dict]:
         callbacks=[*([cl.DecayCallback()] if wrapped else []), paths],
         verbose=0,
     ).history
-    epochs = [dict(zip(logs, values)) for values in zip(*logs.values())]
+    epochs = [dict(zip(logs, values, strict=True)) for values in zip(*logs.values(), strict=True)]
     return [
-        {"epoch": epoch, "step": epoch * steps, **values}
-        for epoch, values in enumerate([start, *epochs])
+        {"epoch": epoch, "step": epoch * steps, **values} for epoch, values in enumerate([start, *epochs])
     ]
 
 
@@ -473,13 +476,6 @@ def _attempt(experiment: Experiment):
         return experiment, None, f"{type(error).__name__}: {error}"
 
 
-def limit_threads() -> None:
-    """One thread a process, for every library that is not imported yet: runs in parallel share the cores."""
-    for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
-        os.environ.setdefault(name, "1")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
-
 def run_grid(
     experiments: Sequence[Experiment],
     store: ResultsStore,
@@ -507,7 +503,7 @@ def run_grid(
         >>> run_grid(toy_grid("digits"), store, jobs=2)  # doctest: +SKIP
     """
     store.check_writable()
-    limit_threads()
+    processes.limit_threads()
     finished = store.finished()
     waiting = [experiment for experiment in experiments if experiment.config not in finished]
     failed = []

@@ -17,6 +17,7 @@ import functools
 import numbers
 import os
 import tempfile
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -138,12 +139,19 @@ def new_figure(height: float, width: float = WIDTH) -> LabFigure:
     return fig
 
 
+def wrap_title(title: str, subtitle: str = "") -> tuple[str, str]:
+    """Break title and subtitle into lines that fit into the width of a figure."""
+    lines = (textwrap.fill(line, 90) for line in subtitle.split("\n"))
+    return textwrap.fill(title, 76), "\n".join(lines)
+
+
 def set_title(fig: Figure, title: str, subtitle: str = "", **place) -> None:
     """Write a bold title and a lighter subtitle below it, left-aligned, inside the layout."""
-    lines = subtitle.count("\n") + 1 if subtitle else 0
+    title, subtitle = wrap_title(title, subtitle)
     # Blank lines reserve the height: constrained layout knows of one title only.
+    room = "\n " * (subtitle.count("\n") + 1) if subtitle else ""
     style = {"ha": "left", "linespacing": 1.3}
-    head = fig.suptitle(title + "\n " * lines, x=0.01, fontsize=11, weight="bold", **style, **place)
+    head = fig.suptitle(title + room, x=0.01, fontsize=11, weight="bold", **style, **place)
     style |= {"va": "bottom", "fontsize": 9, "color": FAINT}
     fig.add_artist(Annotation(subtitle, (0, 0), xycoords=head, **style))
 
@@ -201,7 +209,7 @@ def save(fig: Figure, path_stem: str | os.PathLike) -> list[Path]:
 
 
 def _title(fig: Figure) -> str:
-    return fig.get_suptitle().strip()
+    return " ".join(fig.get_suptitle().split())
 
 
 # --- reading frames -----------------------------------------------------------------------------
@@ -219,14 +227,11 @@ def method_label(method: str) -> str:
 
 def _require(frame: pd.DataFrame, argument: str, columns: Iterable[str]) -> None:
     if not isinstance(frame, pd.DataFrame):
-        raise ValueError(
-            f"`{argument}` must be a pandas DataFrame. Received: {type(frame).__name__}."
-        )
+        raise ValueError(f"`{argument}` must be a pandas DataFrame. Received: {type(frame).__name__}.")
     missing = [column for column in columns if column not in frame.columns]
     if missing:
         raise MissingResults(
-            f"`{argument}` must have the columns {missing}. "
-            f"Received: {list(frame.columns)}. {REMEDY}"
+            f"`{argument}` must have the columns {missing}. Received: {list(frame.columns)}. {REMEDY}"
         )
     if frame.empty:
         raise MissingResults(f"`{argument}` must have at least one row. Received: 0 rows. {REMEDY}")
@@ -277,11 +282,7 @@ def _spread(counts: pd.Series) -> str:
     low, high = counts.min(), counts.max()
     if high == 1:
         return "one seed"
-    return (
-        f"mean ± 1 sd of {high:g} seeds"
-        if low == high
-        else f"mean ± 1 sd of {low:g} to {high:g} seeds"
-    )
+    return f"mean ± 1 sd of {high:g} seeds" if low == high else f"mean ± 1 sd of {low:g} to {high:g} seeds"
 
 
 def _seeds(rows: pd.DataFrame) -> str:
@@ -296,9 +297,7 @@ def _over_seeds(rows: pd.DataFrame, column: str) -> pd.DataFrame:
     """Mean and standard deviation over the seeds, indexed by epoch, of the epochs with a value."""
     if column not in rows:
         return pd.DataFrame(columns=["mean", "std"], dtype="float64")
-    return (
-        rows.dropna(subset=[column]).groupby("epoch")[column].agg(["mean", "std"]).astype("float64")
-    )
+    return rows.dropna(subset=[column]).groupby("epoch")[column].agg(["mean", "std"]).astype("float64")
 
 
 def _subtitle(*parts: str, missing: Sequence[str] = ()) -> str:
@@ -371,7 +370,13 @@ def _shared_legend(fig: Figure, axes: Iterable[Axes], ncols: int) -> None:
     for ax in axes:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
-    fig.legend(handles.values(), handles, loc="outside lower center", ncols=ncols, handlelength=3)
+    fig.legend(
+        list(handles.values()),
+        list(handles),
+        loc="outside lower center",
+        ncols=ncols,
+        handlelength=3,
+    )
 
 
 # --- slide 9 ------------------------------------------------------------------------------------
@@ -391,10 +396,10 @@ def decay_curve(
 
     Args:
         schedule: maps an array of steps to an array of d in [0, 1]; or a mapping name -> schedule,
-            to compare several (then neither phases nor noise are drawn).
+            to compare several (then without the phases, and with the gate alone for the noise).
         total_steps: iterations (optimiser updates) of the whole training, at least 1.
         gate: the noise is off once d is below it.
-        noise: draw the noise level of a single schedule.
+        noise: draw the noise level, or the gate.
         dataset: what the training is of, for the title.
 
     Raises:
@@ -405,9 +410,7 @@ def decay_curve(
         >>> fig = decay_curve(lambda step: np.clip(1 - step / 80, 0, 1), total_steps=100)
     """
     if not isinstance(total_steps, numbers.Integral) or total_steps < 1:
-        raise ValueError(
-            f"`total_steps` must be an integer of at least 1. Received: {total_steps!r}."
-        )
+        raise ValueError(f"`total_steps` must be an integer of at least 1. Received: {total_steps!r}.")
     schedules = dict(schedule) if isinstance(schedule, Mapping) else {"": schedule}
     if not schedules:
         raise ValueError("`schedule` must hold at least one schedule. Received: an empty mapping.")
@@ -420,9 +423,10 @@ def decay_curve(
         shown = np.unique(np.linspace(0, total_steps, 401).round().astype(int))
         for (name, decay), style in zip(decays.items(), _cycle(len(decays)), strict=True):
             ax.plot(steps[shown], decay[shown], label=name, markevery=len(shown) // 8 or 1, **style)
-        ax.axhline(gate, color=FAINT, linewidth=1, linestyle=(0, (1, 2)))
-        note = f"noise off below d = {gate:g}"
-        ax.text(0.01 * total_steps, gate - 0.02, note, va="top", color=FAINT)
+        if noise:
+            ax.axhline(gate, color=FAINT, linewidth=1, linestyle=(0, (1, 2)))
+            note = f"noise off below d = {gate:g}"
+            ax.text(0.01 * total_steps, gate - 0.02, note, va="top", color=FAINT)
         subtitle = f"{len(decays)} schedules, {total_steps:,} iterations"
         halves = [f"{name} at {_half_step(steps, decay)}" for name, decay in decays.items()]
         text = "first at or below 0.5: " + ", ".join(halves)
@@ -440,9 +444,7 @@ def decay_curve(
 
 
 def _cycle(count: int) -> list[dict]:
-    styles = [
-        METHOD_STYLES[method] for method in (*SLIDE_METHODS, "scratch", "svd_finetune", "svd")
-    ]
+    styles = [METHOD_STYLES[method] for method in (*SLIDE_METHODS, "scratch", "svd_finetune", "svd")]
     return [styles[index % len(styles)] for index in range(count)]
 
 
@@ -478,15 +480,11 @@ def _one_schedule(ax, steps, decay, gate, noise) -> tuple[str, str]:
     # A thousand points and the corners: every step would only make the files large.
     corners = [begin, end, *off, *(np.array(off) - 1).clip(0)]
     shown = np.union1d(np.linspace(0, steps[-1], 1001).round(), corners).astype(int)
-    ax.plot(
-        steps[shown], decay[shown], color=BLUE, linewidth=2.4, label="decay d: what is left of W"
-    )
+    ax.plot(steps[shown], decay[shown], color=BLUE, linewidth=2.4, label="decay d: what is left of W")
     text = f"at {decay[0]:.3g} until {begin:,}, then to {decay[-1]:.3g} at {end:,}"
     if noise:
         level = np.where(decay >= gate, np.sqrt(np.clip(1 - decay**2, 0, None)), 0.0)
-        ax.plot(
-            steps[shown], level[shown], color=RED, linestyle="--", label="noise level √(1 − d²)"
-        )
+        ax.plot(steps[shown], level[shown], color=RED, linestyle="--", label="noise level √(1 − d²)")
     for step in off:
         label = f"noise off\nonce d < {gate:g}"
         aside = {"xytext": (8, 12), "textcoords": "offset points", "color": RED}
@@ -851,7 +849,7 @@ def comparison_table(comparison: pd.DataFrame, dataset: str = "fashion_mnist") -
         comparison: a row for each (method, rank), dense at rank 0, with the columns method, rank,
             published_accuracy, measured_mean, measured_sd, n_seeds, difference, published_ratio,
             ratio (both ratios in percent); values may be missing. Accuracies are all fractions, or
-            all percent. A column 'split' is named in the subtitle.
+            all percent. The columns 'split' and 'note', if there, are named in the subtitle.
         dataset: what was measured, where `comparison` has no column 'dataset'.
 
     Raises:
@@ -867,13 +865,9 @@ def comparison_table(comparison: pd.DataFrame, dataset: str = "fashion_mnist") -
     _require(comparison, "comparison", ["method", "rank", *accuracies, *spreads, *others])
     name = _dataset(comparison, "comparison", dataset)
     table = comparison[comparison["method"].isin(METHOD_LABELS)]
-    if table.duplicated(["method", "rank"]).any():
-        twice = table[table.duplicated(["method", "rank"])][["method", "rank"]].to_dict("records")
-        raise ValueError(
-            f"`comparison` must have one row a method and rank. Received twice: {twice}."
-        )
+    _one_row_each(table, "comparison", ["method", "rank"])
     scale = _percent_scale(table, "comparison", accuracies)
-    table_split = table["split"].dropna().unique() if "split" in table else []
+    notes = _remark(table, "split", "{} set"), _remark(table, "note")
     table = table.set_index(["method", "rank"])[accuracies + spreads + others].astype("float64")
     table[accuracies + spreads] *= scale
     ranks = sorted({rank for method, rank in table.index if method in SLIDE_METHODS})
@@ -894,8 +888,8 @@ def comparison_table(comparison: pd.DataFrame, dataset: str = "fashion_mnist") -
         if (m, r) not in table.index or np.isnan(table.loc[(m, r), "measured_mean"])
     ]
     title = f"Published and measured accuracy (%), {name}"
-    split = f"{table_split[0]} set" if len(table_split) else ""
-    set_title(fig, title, _subtitle(split, seeds, "best of a line in bold", missing=missing))
+    parts = (*notes, seeds, "best of a line in bold")
+    set_title(fig, title, _subtitle(*parts, missing=missing))
     means = table["measured_mean"].dropna()
     best = means[means.index.isin(SLIDE_METHODS, level=0)]
     found = "no method measured"
@@ -906,6 +900,21 @@ def comparison_table(comparison: pd.DataFrame, dataset: str = "fashion_mnist") -
     found += "" if np.isnan(dense) else f", the dense network has {dense:.2f}%"
     fig.alt_text = f"{title}: table of {len(ranks)} ranks by {len(SLIDE_METHODS)} methods; {found}."
     return fig
+
+
+def _one_row_each(frame: pd.DataFrame, argument: str, keys: list[str]) -> None:
+    twice = frame[frame.duplicated(keys)]
+    if len(twice):
+        raise ValueError(
+            f"`{argument}` must have one row for each of {keys}. "
+            f"Received several for: {twice[keys].to_dict('records')[:4]}; select one setting first."
+        )
+
+
+def _remark(frame: pd.DataFrame, column: str, form: str = "{}") -> str:
+    """What an optional column says of all rows, for a subtitle."""
+    values = [str(value) for value in frame[column].dropna().unique()] if column in frame else []
+    return form.format(" and ".join(values)) if any(values) else ""
 
 
 def _percent_scale(frame: pd.DataFrame, argument: str, columns: list[str]) -> float:
@@ -949,10 +958,7 @@ def _table_lines(table: pd.DataFrame, ranks: list[int], baselines: list[str]) ->
         published = [_number(cell(method, rank, "published_accuracy")) for method in methods]
         own = [measured(method, rank) for method in methods]
         differences = [_number(cell(method, rank, "difference"), "+.2f") for method in methods]
-        ratios = [
-            ratio(methods, rank, c, form)
-            for c, form in (("published_ratio", "g"), ("ratio", ".2f"))
-        ]
+        ratios = [ratio(methods, rank, c, form) for c, form in (("published_ratio", "g"), ("ratio", ".2f"))]
         return [
             {"cells": [name, ratios[0], "published", *published], "rule": "thin"},
             {"cells": ["", ratios[1], "measured", *own]},
@@ -1008,13 +1014,14 @@ def accuracy_against_ratio(summary: pd.DataFrame, dataset: str = "fashion_mnist"
 
     Raises:
         MissingResults: if a column is missing or no compressed network is in it.
-        ValueError: if the units of the accuracies are mixed.
+        ValueError: if a (method, rank, split) occurs twice or the units are mixed.
 
     Example:
         >>> fig = accuracy_against_ratio(summary)  # doctest: +SKIP
     """
     _require(summary, "summary", ["method", "rank", "ratio_percent", "mean", "sd", "n", "split"])
     name = _dataset(summary, "summary", dataset)
+    _one_row_each(summary, "summary", ["method", "rank", "split"])
     scale = _percent_scale(summary, "summary", ["mean"])
     points = summary[(summary["method"] != "dense") & summary["mean"].notna()]
     if points.empty:
@@ -1064,7 +1071,8 @@ def accuracy_against_ratio(summary: pd.DataFrame, dataset: str = "fashion_mnist"
     axes[0].yaxis.set_major_formatter(PercentFormatter(100 / scale, symbol=""))
     _shared_legend(fig, axes, ncols=3)
     title = f"Accuracy against parameters left, {name}"
-    set_title(fig, title, _subtitle(_spread(points["n"]), missing=missing))
+    kind = _remark(summary, "variant", "variant: {}")
+    set_title(fig, title, _subtitle(_spread(points["n"]), kind, missing=missing))
     ranks = sorted(points["rank"].unique())
     top = points.loc[points["mean"].idxmax()]
     fig.alt_text = (

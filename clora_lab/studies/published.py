@@ -6,12 +6,11 @@ transcribed and not corrected; `data/README.md` says what each file holds.
 
 from __future__ import annotations
 
-import difflib
-
 import pandas as pd
 
-from .datasets import TITLES
-from .paths import data_dir
+from clora_lab import _checks
+from clora_lab.studies.datasets import TITLES
+from clora_lab.studies.paths import data_dir
 
 STUDIES = ("toy", "vgg16", "bert_tiny", "bert_small", "conclusion")
 METHODS = ("wds", "bias", "noise", "noise_bias")
@@ -41,10 +40,7 @@ def load(study: str) -> pd.DataFrame:
     >>> load("toy")["accuracy_percent"].max()
     87.79
     """
-    if study not in STUDIES:
-        near = difflib.get_close_matches(str(study).lower(), STUDIES, n=1, cutoff=0.4)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"`study` must be one of {list(STUDIES)}. Received: {study!r}.{hint}")
+    _checks.one_of("study", study, STUDIES)
     table = pd.read_csv(data_dir() / "published" / f"{study}.csv")
     ranks = [column for column in table.columns if column.endswith("rank")]
     percents = [column for column in table.columns if column.endswith(("_percent", "_sd"))]
@@ -97,9 +93,7 @@ def compare(
             "Pass what ResultsStore.read() returns."
         )
     chosen = results[
-        (results["study"] == study)
-        & (results["dataset"] == dataset)
-        & (results["variant"] == variant)
+        (results["study"] == study) & (results["dataset"] == dataset) & (results["variant"] == variant)
     ]
     _refuse_mixtures(chosen)
     measured = _measured(chosen, split)

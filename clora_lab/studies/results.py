@@ -200,8 +200,7 @@ class ResultsStore:
         keys = [tuple(row[column] for column in RESULT_KEY) for row in rows]
         if len(set(keys)) < len(keys):
             raise ValueError(
-                "`rows` must hold each (split, view, metric) once. "
-                f"Received: {[key[1:] for key in keys]}."
+                f"`rows` must hold each (split, view, metric) once. Received: {[key[1:] for key in keys]}."
             )
 
 

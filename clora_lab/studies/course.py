@@ -1,0 +1,377 @@
+"""What the notebooks of the course share: the run mode, recorded rows, sizes of live runs, pictures.
+
+A notebook begins with ``RUN = course.mode("recorded")``. Recorded rows come from `results`, with a line
+on where they come from; whatever a notebook computes itself, it computes on `dataset()`, at `size(RUN)`.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from IPython.display import Image, Markdown, display
+from matplotlib.figure import Figure
+from tqdm.keras import TqdmCallback
+
+from clora_lab import _checks
+from clora_lab.studies import datasets, experiments, figures
+from clora_lab.studies.paths import data_dir
+from clora_lab.studies.results import ResultsStore
+
+MODES = {
+    "recorded": "the recorded rows of the studies appear at once; small live runs use {data}",
+    "quick": "everything is computed here and now, in small, on {data}",
+    "full": "everything is computed here and now, as in the study, on {data}: this can take hours",
+}
+# Of live runs: epochs, and share of the training images. Sized for about a minute a notebook.
+SIZES = {
+    "fashion_mnist": {"epochs": 12, "fraction": 0.1},
+    "digits": {"epochs": 20, "fraction": 1.0},
+}
+FULL = {"epochs": 30, "fraction": 1.0}
+SHOWN_DPI, SHOWN_WIDTH = 130, 640  # drawn at this dpi, shown at this width in pixels
+
+
+class ResultsMissing(FileNotFoundError):
+    """There are no recorded rows of a study; the message names the folder and the remedy."""
+
+
+# --- how a notebook runs ------------------------------------------------------------------------
+
+
+def mode(run: str = "recorded") -> str:
+    """The run mode of a notebook, checked; prints what it means.
+
+    Args:
+        run: "recorded", "quick" or "full"; the environment variable CLORA_RUN, if set, goes before it.
+
+    Returns:
+        The mode.
+
+    Raises:
+        ValueError: for another mode.
+
+    Example:
+        >>> RUN = mode("quick")  # doctest: +SKIP
+    """
+    run = _checks.one_of("RUN", os.environ.get("CLORA_RUN") or run, MODES)
+    print(f"RUN = {run!r}: {MODES[run].format(data=datasets.TITLES[dataset()])}.")
+    return run
+
+
+def dataset() -> str:
+    """The data set of live runs: CLORA_DATASET, or "fashion_mnist" if it is cached, or "digits".
+
+    Nothing is downloaded. A damaged Fashion-MNIST cache gives "fashion_mnist", so that loading it
+    names the damaged file.
+
+    Raises:
+        ValueError: CLORA_DATASET names no data set.
+    """
+    name = os.environ.get("CLORA_DATASET")
+    if name:
+        return _checks.one_of("CLORA_DATASET", name, SIZES)
+    files = datasets.status()
+    states = set(files.loc[files["dataset"] == "fashion_mnist", "state"])
+    return "fashion_mnist" if states == {"intact"} or "damaged" in states else "digits"
+
+
+def size(run: str, dataset: str) -> dict:
+    """Epochs and share of the training images of a live run, as fields of an `Experiment`.
+
+    Args:
+        run: the notebook's mode; "full" is the study's size, the others take seconds.
+        dataset: "fashion_mnist" or "digits".
+
+    Raises:
+        ValueError: for another mode or data set.
+
+    Example:
+        >>> size("full", "digits")
+        {'epochs': 30, 'fraction': 1.0}
+    """
+    _checks.one_of("run", run, MODES)
+    small = SIZES[_checks.one_of("dataset", dataset, SIZES)]
+    return dict(FULL if run == "full" else small)
+
+
+def run_live(grid: Sequence[experiments.Experiment]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Carry out experiments here and now, with a progress bar, and return (rows, history).
+
+    Nothing is recorded and nothing recorded is used, but dense nets are cached (`experiments.dense_net`).
+
+    Args:
+        grid: for instance ``toy_grid(DATASET, **size(RUN, DATASET))``.
+    """
+    with tempfile.TemporaryDirectory(prefix="clora-live-") as folder:
+        store = ResultsStore(folder, "toy")
+        rows = experiments.run_grid(list(grid), store)
+        return rows, store.read_history()
+
+
+def progress(name: str) -> TqdmCallback:
+    """A Keras callback that shows a bar of epochs with the time left, gone when training is over.
+
+    Args:
+        name: what is trained.
+    """
+    return TqdmCallback(verbose=0, desc=name, leave=False)
+
+
+# --- recorded rows ------------------------------------------------------------------------------
+
+
+def results(study: str = "toy", dataset: str = "fashion_mnist") -> tuple[pd.DataFrame, pd.DataFrame, str]:
+    """The recorded rows of a study, its history, and a line on where they come from.
+
+    They are read from `data_dir() / "results"`, or from the folder that CLORA_RESULTS names.
+
+    Args:
+        study: name of the study.
+        dataset: whose rows.
+
+    Returns:
+        (rows, history, text): data frames as `ResultsStore` gives them, and Markdown by `provenance`.
+
+    Raises:
+        ResultsMissing: nothing is recorded of this study and data set.
+
+    Example:
+        >>> rows, history, source = results("toy")  # doctest: +SKIP
+    """
+    folder = Path(os.environ.get("CLORA_RESULTS") or data_dir() / "results")
+    store = ResultsStore(folder, study)
+    rows = store.read() if store.path.exists() else pd.DataFrame({"dataset": []})
+    rows = rows[rows["dataset"] == dataset].reset_index(drop=True)
+    if rows.empty:
+        raise ResultsMissing(
+            f"No rows of the study {study!r} on {dataset} are recorded in {folder}. Compute them: set "
+            f"RUN = 'quick', or run python -m clora_lab reproduce {study} --dataset {dataset}."
+        )
+    history = store.read_history()
+    history = history[history["dataset"] == dataset].reset_index(drop=True)
+    return rows, history, provenance(rows)
+
+
+def provenance(rows: pd.DataFrame) -> str:
+    """One line of Markdown: which data, runs, seeds, versions, processor and dates stand behind rows.
+
+    Args:
+        rows: result rows, recorded or live.
+
+    Raises:
+        ValueError: `rows` is empty or lacks a column.
+    """
+    columns = ["dataset", "config", "seed", "backend", "backend_version", "keras_version", "date"]
+    columns += ["clora_version", "python", "processor"]
+    missing = [column for column in columns if column not in rows]
+    if missing or rows.empty:
+        raise ValueError(
+            f"`rows` must be result rows with the columns {columns}. Missing: {missing}; rows: {len(rows)}."
+        )
+
+    def each(column):
+        return ", ".join(sorted(set(rows[column].astype(str))))
+
+    data = ", ".join(sorted({figures.dataset_label(name) for name in rows["dataset"]}))
+    return (
+        f"*Where these numbers come from: {data}; {rows['config'].nunique()} runs, "
+        f"{_counted(rows['seed'])}; {each('backend')} {each('backend_version')}, Keras "
+        f"{each('keras_version')}, Python {each('python')}, clora_lab {each('clora_version')}; "
+        f"{each('processor')}; {_span(rows['date'])}.*"
+    )
+
+
+def _counted(seeds: pd.Series) -> str:
+    found = sorted(int(seed) for seed in set(seeds))
+    if len(found) == 1:
+        return f"one seed ({found[0]})"
+    return f"{len(found)} seeds ({', '.join(map(str, found))})"
+
+
+def _span(dates: pd.Series) -> str:
+    first, last = min(dates), max(dates)
+    return first if first == last else f"{first} to {last}"
+
+
+# --- what a notebook shows ----------------------------------------------------------------------
+
+
+def show(fig: Figure) -> None:
+    """Display a figure of the lab as a PNG with its alt text.
+
+    Raises:
+        ValueError: the figure carries no description.
+
+    Example:
+        >>> show(figures.decay_curve(schedule, total_steps=100))  # doctest: +SKIP
+    """
+    png = BytesIO()
+    text = figures.alt_text(fig)
+    fig.savefig(png, format="png", dpi=SHOWN_DPI)
+    width = round(SHOWN_WIDTH * fig.get_figwidth() / figures.WIDTH)
+    display(Image(png.getvalue(), format="png", width=width, alt=text))
+
+
+def say(text: str) -> None:
+    """Display Markdown, for instance a line by `provenance`."""
+    display(Markdown(text))
+
+
+@figures.styled
+def lines(
+    frame: pd.DataFrame,
+    title: str,
+    xlabel: str,
+    ylabel: str,
+    subtitle: str = "",
+    percent: bool = False,
+    marks: Mapping[str, float] | None = None,
+    **axes,
+) -> Figure:
+    """A figure of curves, one a column of `frame`, over its index.
+
+    Args:
+        frame: numbers, at most seven columns; the index is the horizontal axis.
+        title, subtitle, xlabel, ylabel: texts, the labels with units.
+        percent: the numbers are fractions, and the axis prints percent.
+        marks: name -> place of a vertical line on the horizontal axis.
+        **axes: properties of the axes, for instance ``ylim=(0, 1)`` or ``yscale="log"``.
+
+    Raises:
+        ValueError: `frame` has no numbers or too many columns.
+
+    Example:
+        >>> fig = lines(pd.DataFrame({"d": [1.0, 0.5, 0.0]}), "Decay", "Step", "d")
+    """
+    styles = _styles(frame)
+    fig = figures.new_figure(3.4)
+    ax = fig.subplots()
+    for (name, column), style in zip(frame.items(), styles, strict=True):
+        column = column.dropna()
+        ax.plot(column.index, column, label=name, markevery=max(1, len(column) // 8), **style)
+    for index, (name, place) in enumerate((marks or {}).items()):
+        ax.axvline(place, color=figures.FAINT, linewidth=1.2, linestyle=(0, (2, 2)))
+        where = {"xytext": (4, 2 + 12 * index), "textcoords": "offset points", "color": figures.FAINT}
+        ax.annotate(name, (place, 0), xycoords=("data", "axes fraction"), **where)
+    _finish(fig, ax, frame, title, subtitle, percent, xlabel=xlabel, ylabel=ylabel, **axes)
+    ends = [f"{name} from {_number(c.iloc[0])} to {_number(c.iloc[-1])}" for name, c in _columns(frame)]
+    low, high = frame.index.min(), frame.index.max()
+    fig.alt_text = (
+        f"{title}: {ylabel} against {xlabel} from {_number(low)} to {_number(high)}; {'; '.join(ends)}."
+    )
+    return fig
+
+
+@figures.styled
+def bars(
+    frame: pd.DataFrame,
+    title: str,
+    ylabel: str,
+    subtitle: str = "",
+    percent: bool = False,
+    **axes,
+) -> Figure:
+    """A figure of grouped bars: a group for each row of `frame`, a bar for each column.
+
+    Args:
+        frame: numbers, at most seven columns; the index names the groups.
+        title, subtitle, ylabel: texts.
+        percent: the numbers are fractions, and the axis prints percent.
+        **axes: properties of the axes.
+
+    Raises:
+        ValueError: `frame` has no numbers or too many columns.
+
+    Example:
+        >>> fig = bars(pd.DataFrame({"accuracy": [0.9, 0.8]}, index=["LoRA", "full"]), "A", "B")
+    """
+    styles = _styles(frame)
+    fig = figures.new_figure(3.4)
+    ax = fig.subplots()
+    width = 0.8 / frame.shape[1]
+    places = np.arange(len(frame))
+    for index, ((name, column), style) in enumerate(zip(frame.items(), styles, strict=True)):
+        hatch = ("", "//", "..", "xx", "\\\\", "++", "oo")[index]
+        offset = (index - (frame.shape[1] - 1) / 2) * width
+        drawn = ax.bar(
+            places + offset, column, 0.94 * width, label=name, color=style["color"], alpha=0.75,
+            hatch=hatch, edgecolor="white",
+        )  # fmt: skip
+        written = [f"{100 * value:.1f}" if percent else _number(value) for value in column]
+        ax.bar_label(drawn, written, padding=2, fontsize=9)
+    ax.set_xticks(places, [str(name) for name in frame.index])
+    ax.grid(axis="x", visible=False)
+    ax.margins(y=0.12)
+    _finish(fig, ax, frame, title, subtitle, percent, ylabel=ylabel, **axes)
+    values = [
+        f"{group}: " + ", ".join(f"{name} {_number(value, percent)}" for name, value in row.items())
+        for group, row in frame.iterrows()
+    ]
+    fig.alt_text = f"{title}, {ylabel}: {'; '.join(values)}."
+    return fig
+
+
+@figures.styled
+def matrices(parts: Mapping[str, np.ndarray], title: str, subtitle: str = "") -> Figure:
+    """Matrices side by side as images on one colour scale, from blue (negative) to red.
+
+    Args:
+        parts: name -> matrix; at most four.
+        title, subtitle: texts.
+
+    Raises:
+        ValueError: a part is not a matrix, or there are none or more than four.
+
+    Example:
+        >>> fig = matrices({"W": np.eye(3), "2 W": 2 * np.eye(3)}, "A matrix and its double")
+    """
+    arrays = {name: np.asarray(part, dtype="float64") for name, part in parts.items()}
+    if not 1 <= len(arrays) <= 4 or any(array.ndim != 2 for array in arrays.values()):
+        raise ValueError(
+            "`parts` must hold one to four matrices. Received shapes: "
+            f"{[array.shape for array in arrays.values()]}."
+        )
+    limit = max(np.quantile(np.abs(array), 0.995) for array in arrays.values()) or 1.0
+    fig = figures.new_figure(2.6)
+    axes = fig.subplots(1, len(arrays), squeeze=False)[0]
+    for ax, (name, array) in zip(axes, arrays.items(), strict=True):
+        look = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit, "aspect": "auto"}
+        image = ax.imshow(array, interpolation="nearest", **look)
+        ax.set_title(f"{name}\n{array.shape[0]} × {array.shape[1]}")
+        ax.set(xticks=[], yticks=[])
+    fig.colorbar(image, ax=axes, label="Value of an entry", shrink=0.9)
+    figures.set_title(fig, title, subtitle)
+    sizes = [f"{n} ({a.shape[0]} × {a.shape[1]}, sd {a.std():.3g})" for n, a in arrays.items()]
+    fig.alt_text = f"{title}: the entries of {', '.join(sizes)} as coloured images."
+    return fig
+
+
+def _styles(frame: pd.DataFrame) -> list[dict]:
+    if frame.empty or not 1 <= frame.shape[1] <= 7:
+        raise ValueError(
+            f"`frame` must have rows and one to seven columns of numbers. Received shape: {frame.shape}."
+        )
+    return figures._cycle(frame.shape[1])
+
+
+def _columns(frame):
+    return [(name, column.dropna()) for name, column in frame.items()]
+
+
+def _finish(fig, ax, frame, title, subtitle, percent, **axes) -> None:
+    ax.set(**axes)
+    if percent:
+        ax.yaxis.set_major_formatter(figures.PercentFormatter(1, decimals=0, symbol=""))
+    if frame.shape[1] > 1:
+        figures._shared_legend(fig, [ax], ncols=min(3, frame.shape[1]))
+    figures.set_title(fig, title, subtitle)
+
+
+def _number(value, percent: bool = False) -> str:
+    return f"{100 * value:.1f}%" if percent else f"{value:,.4g}"

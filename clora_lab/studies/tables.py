@@ -1,0 +1,83 @@
+"""Tables of recorded results: summaries as data frames, and their text form for the terminal."""
+
+from __future__ import annotations
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+METHOD_ORDER = (
+    "dense", "wds", "bias", "noise", "noise_bias", "svd", "svd_finetune", "scratch",
+)  # fmt: skip
+
+
+def summarise(results: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy of the finished nets over seeds: one row for each dataset, variant, method, rank and split.
+
+    A C-LoRA net counts by its compressed path (the finalized net); `view` "trained" is used where no
+    other was recorded (dense net and baselines).
+
+    Args:
+        results: recorded rows, as `ResultsStore.read()` gives them.
+
+    Returns:
+        Columns dataset, variant, method, rank, split, ratio_percent (the slides' convention), mean, sd
+        (ddof 1, empty for one seed; fractions), n (seeds), gap (mean distance in points from the dense
+        net of the same seeds and recipe).
+
+    Example:
+        >>> summarise(store.read())  # doctest: +SKIP
+    """
+    accuracy = results[(results["metric"] == "accuracy") & (results["split"] != "model")]
+    accuracy = accuracy.sort_values("view").drop_duplicates(["config", "split"])
+    by = ["dataset", "variant", "method", "rank", "split"]
+    dense = accuracy[accuracy["method"] == "dense"]
+    dense = dense.set_index(["dataset", "lr_schedule", "seed", "split"])["value"]
+    keys = pd.MultiIndex.from_frame(accuracy[["dataset", "lr_schedule", "seed", "split"]])
+    accuracy = accuracy.assign(gap=100 * (accuracy["value"].to_numpy() - dense.reindex(keys).to_numpy()))
+    table = accuracy.groupby(by)["value"].agg(mean="mean", sd="std", n="size")
+    table["gap"] = accuracy.groupby(by)["gap"].mean()
+    ratio = results[results["metric"] == "ratio_percent"].groupby(by[:-1])["value"].mean()
+    table = table.reset_index().join(ratio.rename("ratio_percent"), on=by[:-1])
+    order = {method: place for place, method in enumerate(METHOD_ORDER)}
+    table = table.sort_values(
+        ["dataset", "variant", "split", "rank", "method"],
+        key=lambda column: column.map(order) if column.name == "method" else column,
+    )
+    return table[[*by, "ratio_percent", "mean", "sd", "n", "gap"]].reset_index(drop=True)
+
+
+def compact(comparison: pd.DataFrame) -> pd.DataFrame:
+    """`published.compare`'s table in the few columns that fit a terminal, numbers as text.
+
+    Args:
+        comparison: what `clora_lab.studies.published.compare` returns.
+    """
+    frame = pd.DataFrame({"method": comparison["method"], "rank": comparison["rank"]})
+    frame["ratio %"] = comparison["ratio"].fillna(comparison["published_ratio"]).map("{:.1f}".format)
+    frame["published"] = comparison["published_accuracy"]
+    frame["measured"] = [
+        f"{mean:.2f}" + ("" if pd.isna(sd) else f" ± {sd:.2f}") if pd.notna(mean) else ""
+        for mean, sd in zip(comparison["measured_mean"], comparison["measured_sd"], strict=True)
+    ]
+    frame["n"] = comparison["n_seeds"]
+    frame["diff."] = comparison["difference"]
+    frame["gap"] = comparison["measured_difference"]
+    return frame
+
+
+def show(frame: pd.DataFrame, title: str, caption: str = "", console: Console | None = None) -> None:
+    """Print a data frame as a table; empty cells stay empty, floats get two digits."""
+    table = Table(title=title, title_justify="left", caption=caption, header_style="bold")
+    for column in frame.columns:
+        numeric = pd.api.types.is_numeric_dtype(frame[column])
+        table.add_column(str(column).replace("_", " "), justify="right" if numeric else "left")
+    for row in frame.itertuples(index=False):
+        table.add_row(*(_cell(value) for value in row))
+    (console or Console()).print(table)
+
+
+def _cell(value) -> str:
+    if pd.isna(value):
+        return ""
+    return f"{value:.2f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,87 @@
+"""Execute the notebooks and build the hand-outs: `make notebooks`, `make exercises`.
+
+    python notebooks/build.py run notebooks/01_lora.py ...   writes the executed .ipynb beside each source
+    python notebooks/build.py exercises                      out/exercises/{student,teacher}/NN_name.ipynb
+
+The .py files are the sources. An .ipynb keeps the SHA-256 of the source that it was executed from, so
+that a test can tell when its outputs are stale.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+
+HERE = Path(__file__).resolve().parent
+SOURCES = "[0-9][0-9]_*.py"
+HIDDEN = {"student": "solution", "teacher": "student"}  # version -> tag of the cells that it lacks
+# What TensorFlow writes before it reads its own log level; it tells of one machine, not of the lesson.
+LOG = re.compile(r"^(WARNING: All log messages before absl|[IWEF]\d{4} \d\d:\d\d:).*$")
+
+
+def digest(source: Path) -> str:
+    """SHA-256 of a source's text, the same on every platform."""
+    return hashlib.sha256(source.read_text(encoding="utf-8").encode()).hexdigest()
+
+
+def run(source: Path) -> Path:
+    """Execute a source by jupytext, from its own folder, and write the stamped .ipynb beside it."""
+    command = [sys.executable, "-m", "jupytext", "--quiet", "--to", "ipynb", "--update"]
+    subprocess.run(
+        [*command, "--set-kernel", "python3", "--execute", source.name], cwd=source.parent, check=True
+    )
+    target = source.with_suffix(".ipynb")
+    notebook = nbformat.read(target, as_version=4)
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)  # times of day: a change in every cell at each execution
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in map(_clean, cell.outputs) if output]
+    notebook.metadata.pop("widgets", None)  # large, and each widget has a picture beside it
+    notebook.metadata["clora_lab"] = {"source_sha256": digest(source)}
+    nbformat.write(notebook, target)
+    return target
+
+
+def _clean(output):
+    """An output without lines of TensorFlow's log; None if nothing is left of it."""
+    if output.output_type == "stream" and output.name == "stderr":
+        lines = output.text.splitlines(keepends=True)
+        output.text = "".join(line for line in lines if line.strip() and not LOG.match(line.strip()))
+        return output if output.text else None
+    return output
+
+
+def exercises(folder: Path) -> None:
+    """Write a version for students, without solutions, and one for teachers, without scaffolds."""
+    for version, tag in HIDDEN.items():
+        command = [sys.executable, "-m", "nbconvert", "--log-level=WARN", "--to", "notebook"]
+        remove = f"--TagRemovePreprocessor.remove_cell_tags={tag}"
+        notebooks = sorted(HERE.glob(SOURCES.replace(".py", ".ipynb")))
+        subprocess.run(
+            [
+                *command,
+                "--TagRemovePreprocessor.enabled=True",
+                remove,
+                "--output-dir",
+                folder / version,
+                *notebooks,
+            ],
+            check=True,
+        )
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["run", *sources] if sources:
+            for source in map(Path, sources):
+                print(source, flush=True)
+                run(source)
+        case ["exercises"]:
+            exercises(HERE.parent / "out" / "exercises")
+        case _:
+            sys.exit(__doc__)
