@@ -73,6 +73,11 @@ def ratio(original: keras.Model, compressed: keras.Model, convention: str = "mod
     rows = [_row(*pair) for pair in pairs]
     remain = sum(row["parameters"] for row in rows if row["compressed"])
     if convention == "layers":
+        if not any(row["compressed"] for row in rows):
+            raise ValueError(
+                f"`convention` 'layers' needs compressed layers, and model {compressed.name!r} has no "
+                "compressed layer. Make it with compress(), or use convention='model'."
+            )
         return remain / sum(row["original_parameters"] for row in rows if row["compressed"])
     total = original.count_params()
     if convention == "model":
@@ -99,7 +104,28 @@ def _pairs(original, compressed):
             )
         pair = [new[f"{path}_down"]] if f"{path}_down" in new else []
         found.append((path, old, [*pair, new[path]]))
+        _check_shapes(*found[-1])
     return found
+
+
+def _check_shapes(path, old, new):
+    """Raise if the layers can't stand for `old`: their kernels take or give other sizes."""
+    if not hasattr(old, "kernel"):
+        return
+    shape = tuple(old.kernel.shape)
+    if isinstance(new[-1], CLoRA):
+        other = new[-1].rule.kernel_shape
+    elif len(new) == 1:
+        other = tuple(new[0].kernel.shape)
+    else:
+        matrices = [factors.rule(layer).matrix_shape for layer in new]
+        whole, other = factors.rule(old).matrix_shape, (matrices[0][0], matrices[1][1])
+        shape, other = (shape, shape) if whole == other else (whole, other)
+    if other != shape:
+        raise ValueError(
+            f"Layer {path!r} of `original` has the kernel shape {shape}, in `compressed` it stands for "
+            f"{other}: the second model must have been made from the first by compress() or finalize()."
+        )
 
 
 def _row(path, old, new) -> dict:

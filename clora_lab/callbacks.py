@@ -59,14 +59,13 @@ class DecayCallback(keras.callbacks.Callback):
         jit = bool(getattr(self.model, "jit_compile", False)) and not self.model.run_eagerly
         for layer in self.layers:
             layer.watched, layer.xla = True, jit
-        self._epoch_start = updates
+        self._epoch_start = self._batches()
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._epoch_start = self._updates()
+        self._epoch_start = self._batches()
 
     def on_train_batch_begin(self, batch, logs=None):
-        accumulated = self.model.optimizer.gradient_accumulation_steps or 1
-        self._write(self._epoch_start + batch // accumulated)
+        self._write((self._epoch_start + batch) // self._accumulated())
 
     def on_test_begin(self, logs=None):
         if self._training:  # the validation of an epoch sees the decay of its end
@@ -86,8 +85,19 @@ class DecayCallback(keras.callbacks.Callback):
         for layer in self.layers:
             layer.watched = False
 
+    def _optimizer(self):
+        # float16 has a LossScaleOptimizer around the one that counts
+        return getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
+
+    def _accumulated(self) -> int:
+        return self._optimizer().gradient_accumulation_steps or 1
+
+    def _batches(self) -> int:
+        # `iterations` is rounded down to whole updates, and an epoch need not begin with a new one.
+        return int(self._optimizer()._iterations)
+
     def _updates(self) -> int:
-        return int(self.model.optimizer.iterations)
+        return self._batches() // self._accumulated()
 
     def _write(self, updates):
         step = updates + self._offset

@@ -17,6 +17,8 @@ DATASET, RESULTS, FAILED, INTERRUPTED = 3, 4, 5, 130
 
 GAP = "accuracy in percent; n: seeds; diff.: measured - published; gap: measured - dense, in points"
 
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # that there is no GPU is not an error
+
 app = typer.Typer(
     help="Low-rank compression of Keras networks: reproduce the studies, draw the figures, read the results.",
     no_args_is_help=True,

@@ -251,9 +251,13 @@ class EinsumDenseRule(Rule):
 
     def _down(self, config, rank):
         # Keras wants the shape without what a leading "..." stands for, or else without the batch.
-        middle = self.middle[3:] if self.middle.startswith("...") else self.middle[1:]
-        middle = middle.replace("...", "")
-        shape = [rank if axis == self.rank_axis else None for axis in middle]
+        def named(axes):
+            return (axes[3:] if axes.startswith("...") else axes[1:]).replace("...", "")
+
+        sizes = config["output_shape"]
+        sizes = (sizes,) if isinstance(sizes, int) else sizes
+        sizes = {**dict(zip(named(self.output_axes), sizes)), self.rank_axis: rank}
+        shape = [sizes.get(axis) for axis in named(self.middle)]
         return self._layer({**config, "equation": self.down_equation, "output_shape": shape})
 
     def _up(self, config):

@@ -611,7 +611,8 @@ print(
 )
 
 # %% [markdown]
-# The pair has learned to make up for that shift, and in evaluation makes up for nothing. With the gate it has time to unlearn it.
+# Until the end of learning the pair is optimised for a net that has this shift; the net that is kept doesn't. With the gate there is time to learn
+# without it.
 #
 # ## 8. Explore — 직접 움직여 보기
 #

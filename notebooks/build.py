@@ -31,6 +31,7 @@ def digest(source: Path) -> str:
 
 def run(source: Path) -> Path:
     """Execute a source by jupytext, from its own folder, and write the stamped .ipynb beside it."""
+    stamp = digest(source)  # before: the source may be edited while it runs
     command = [sys.executable, "-m", "jupytext", "--quiet", "--to", "ipynb", "--update"]
     subprocess.run(
         [*command, "--set-kernel", "python3", "--execute", source.name], cwd=source.parent, check=True
@@ -42,7 +43,7 @@ def run(source: Path) -> Path:
         if cell.cell_type == "code":
             cell.outputs = [output for output in map(_clean, cell.outputs) if output]
     notebook.metadata.pop("widgets", None)  # large, and each widget has a picture beside it
-    notebook.metadata["clora_lab"] = {"source_sha256": digest(source)}
+    notebook.metadata["clora_lab"] = {"source_sha256": stamp}
     nbformat.write(notebook, target)
     return target
 

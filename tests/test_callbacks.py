@@ -51,9 +51,7 @@ class Watch(keras.callbacks.Callback):
 def watched(net, epochs=1, callback=None, **settings):
     watch = Watch()
     callback = callback or cl.DecayCallback()
-    history = nets.train(
-        net, X, Y, epochs=epochs, batch_size=BATCH, callbacks=[callback, watch], **settings
-    )
+    history = nets.train(net, X, Y, epochs=epochs, batch_size=BATCH, callbacks=[callback, watch], **settings)
     return watch.at, history
 
 
@@ -233,9 +231,7 @@ def test_initial_step_zero_starts_over():
     net = model()
     watched(net, epochs=4)
     net.compile("sgd", "mse", jit_compile=False)
-    assert watched(net, callback=cl.DecayCallback(initial_step=0))[0]["batch"] == expected(
-        net, np.arange(4)
-    )
+    assert watched(net, callback=cl.DecayCallback(initial_step=0))[0]["batch"] == expected(net, np.arange(4))
 
 
 @pytest.mark.parametrize("step", [-1, 1.5, True, "8"])

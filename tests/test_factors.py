@@ -24,6 +24,7 @@ EINSUMS = {
     "right, no bias": ("ab...,bc->ac...", 7, None, (2, 6, 5), (6,), (7,)),
     "left, no bias": ("...x,xy->...y", 7, None, (2, 4, 6), (6,), (7,)),
     "plain": ("ab,bc->ac", 7, None, (2, 6), (6,), (7,)),
+    "fixed length": ("abc,cde->abde", (5, 3, 4), "de", (2, 5, 6), (6,), (3, 4)),
     "no bias": ("abc,cde->abde", (None, 3, 4), None, (2, 5, 6), (6,), (3, 4)),
     "transposed": ("abc,dc->abd", (None, 7), "d", (2, 5, 6), (6,), (7,)),
 }

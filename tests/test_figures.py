@@ -622,8 +622,15 @@ def test_ratio_plot_draws_the_frame():
             lengths = [np.ptp(segment[:, 1]) for segment in bars.get_segments()]
             np.testing.assert_allclose(lengths, 2 * rows["sd"])
     low, high = fig.axes[0].get_ylim()
-    assert low < (summary["mean"] - summary["sd"]).min()
-    assert high > (summary["mean"] + summary["sd"]).max()
+    shown = summary[summary["method"] != "svd"]
+    assert low < (shown["mean"] - shown["sd"]).min()
+    assert high > (shown["mean"] + shown["sd"]).max()
+    # The untrained cut below the axis stands at its edge, with its value.
+    for ax, split in zip(fig.axes, ("validation", "test"), strict=True):
+        below = summary[(summary["split"] == split) & (summary["mean"] < low)]
+        assert set(below["method"]) == {"svd"}
+        written = {text.get_text().split("\n")[0] for text in ax.texts}
+        assert written == {f"{100 * mean:.1f}" for mean in below["mean"]}
 
 
 def test_long_titles_are_broken_not_cut(one_seed):

@@ -249,18 +249,14 @@ def test_finalize_by_numpy():
     first, second = small.get_layer("dense_0_down"), small.get_layer("dense_0")
     np.testing.assert_array_equal(ops.convert_to_numpy(first.kernel), down)
     np.testing.assert_allclose(ops.convert_to_numpy(second.kernel), 2.0 * up, rtol=1e-6)
-    np.testing.assert_array_equal(
-        ops.convert_to_numpy(second.bias), ops.convert_to_numpy(layer.bias)
-    )
+    np.testing.assert_array_equal(ops.convert_to_numpy(second.bias), ops.convert_to_numpy(layer.bias))
     assert first.bias is None and first.activation is keras.activations.linear
 
 
 def test_scratch_can_be_finalized_at_once_and_needs_no_schedule():
     x = nets.data(4, 16)
     compressed = cl.compress(nets.sequential(), rank=2, init="scratch")
-    assert_same_outputs(
-        nets.forward(cl.finalize(compressed), x), nets.forward(compressed, x)
-    )
+    assert_same_outputs(nets.forward(cl.finalize(compressed), x), nets.forward(compressed, x))
 
 
 def test_masks_are_respected():
@@ -466,18 +462,14 @@ def test_finalized_model_loads_where_this_package_was_never_imported(factorizati
     inputs = keras.Input((8, 8, 3))
     part = nets.convolutional()
     compressed = disturb(
-        nets.compress(
-            keras.Model(inputs, ops.tanh(part(inputs))), factorization=factorization
-        )
+        nets.compress(keras.Model(inputs, ops.tanh(part(inputs))), factorization=factorization)
     )
     nets.set_decay(compressed, 0.0)
     small, x = cl.finalize(compressed), nets.data(3, 8, 8, 3)
     paths = [str(tmp_path / name) for name in ("small.keras", "x.npy", "y.npy")]
     small.save(paths[0])
     np.save(paths[1], x)
-    run = subprocess.run(
-        [sys.executable, "-c", LOADER, *paths], capture_output=True, text=True, cwd=tmp_path
-    )
+    run = subprocess.run([sys.executable, "-c", LOADER, *paths], capture_output=True, text=True, cwd=tmp_path)
     assert run.returncode == 0, run.stderr
     assert json.loads(run.stdout.splitlines()[-1]) == []
     assert_same_outputs(np.load(paths[2]), nets.forward(compressed, x))
@@ -495,9 +487,7 @@ def test_views_show_one_path_and_put_everything_back(method):
     hidden = keras.Model(compressed.inputs, compressed.get_layer("a").output)
     layer, original = compressed.get_layer("a"), model.get_layer("a")
     down, up = layer.pair_matrices()
-    fading = 0.6 * (
-        x @ ops.convert_to_numpy(original.kernel) + ops.convert_to_numpy(original.bias)
-    )
+    fading = 0.6 * (x @ ops.convert_to_numpy(original.kernel) + ops.convert_to_numpy(original.bias))
     low = x @ down @ up + (ops.convert_to_numpy(layer.bias) if layer.has_bias else 0)
     expected = {"trained": fading + low, "compressed": low, "original": fading}
     for path, value in expected.items():

@@ -159,8 +159,8 @@ def toy_grid(
         ranks: None for the slides' 16, 32, 64 (digits, whose layers are smaller: 4, 8, 16).
         seeds: one run of everything for each.
         variants: of "slides" (four methods and all baselines, constant learning rate), "cosine" (noise &
-            bias and all baselines with a cosine learning rate, the dense net too), "noise_to_end" (slide 15: noise & bias
-            at the smallest rank with noise until the end of learning), "recipe" (the best found).
+            bias and all baselines with a cosine learning rate, the dense net too), "noise_to_end"
+            (slide 15: noise & bias at the smallest rank with noise until the end of learning).
         **changes: fields of `Experiment` for all of them, for instance `epochs`.
 
     Raises:

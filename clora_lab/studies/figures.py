@@ -1062,11 +1062,24 @@ def accuracy_against_ratio(summary: pd.DataFrame, dataset: str = "fashion_mnist"
         ax.set_xlim(rows["ratio_percent"].min() / 1.5, rows["ratio_percent"].max() * 1.5)
         ax.grid(axis="x", visible=False)
         ax.set(xlabel="Parameters left (%), log scale", title=f"{str(split).capitalize()} set")
-    # Limits by hand, since autoscaling leaves out what is shifted sideways.
-    spread = summary["sd"].fillna(0)
-    low, high = (summary["mean"] - spread).min(), (summary["mean"] + spread).max()
-    margin = 0.06 * (high - low) or 0.01 * high
-    axes[0].set_ylim(low - margin, high + margin)
+    # Limits by hand, since autoscaling leaves out what is shifted sideways. The untrained cut may lie so
+    # far below that nothing else could be told apart: it then stands at the edge, with its value.
+    shown = summary[summary["method"] != "svd"] if (points["method"] != "svd").any() else summary
+    spread = shown["sd"].fillna(0)
+    low, high = (shown["mean"] - spread).min(), (shown["mean"] + spread).max()
+    margin = 0.08 * (high - low) or 0.01 * high
+    axes[0].set_ylim(low - 2 * margin, high + margin)
+    for ax, split in zip(axes, splits, strict=True):
+        below = (points["split"] == split) & (points["mean"] < low - 2 * margin)
+        for row in points[below].itertuples():
+            ax.annotate(
+                f"{scale * row.mean:.1f}\n▼",
+                (row.ratio_percent, low - 2 * margin),
+                ha="center",
+                va="bottom",
+                fontsize=9,
+                color=METHOD_STYLES[row.method]["color"],
+            )
     axes[0].set_ylabel("Accuracy (%)")
     axes[0].yaxis.set_major_formatter(PercentFormatter(100 / scale, symbol=""))
     _shared_legend(fig, axes, ncols=3)

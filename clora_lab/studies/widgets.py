@@ -15,8 +15,10 @@ control changes. So nothing but ipywidgets has to run in the browser: JupyterLab
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import dataclasses
+import gc
 import html
 import math
 import threading
@@ -32,7 +34,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
 from scipy.ndimage import gaussian_filter1d
 
 import clora_lab as cl
@@ -41,6 +43,8 @@ from clora_lab.studies import course, experiments, figures
 from clora_lab.studies.figures import BLUE, FAINT, GREY, INK, METHOD_STYLES, ORANGE, RED
 
 DPI = 100
+# Titles at a given height: finding a free one takes a third of the time of a picture.
+STYLE = {**figures.STYLE, "axes.titley": 1.0}
 PICTURE_WIDTH = "660px"
 LABEL_WIDTH, CONTROL_WIDTH = "10em", "25em"
 WHOLE = "(whole model)"
@@ -85,12 +89,10 @@ class Explorer(ipywidgets.VBox):
     Attributes:
         controls: the same widgets by name, to be read or set from code.
         message, image, text: the widgets that are written.
-        figure: the one figure that is drawn again and again.
     """
 
     def __init__(self, view: View, controls: Mapping[str, ipywidgets.Widget], height: float):
-        self.view, self.controls = view, dict(controls)
-        self.figure = _empty_figure(height)
+        self.view, self.height, self.controls = view, height, dict(controls)
         self.message, self.text = ipywidgets.HTML(), ipywidgets.HTML()
         self.text.add_class("clora-text")
         self.image = _image()
@@ -130,38 +132,57 @@ class Explorer(ipywidgets.VBox):
         if self._quiet:
             return
         try:
-            self.figure.clear()
-            with mpl.rc_context(figures.STYLE):
-                reading = self.view(self.figure, **self.settings)
-                picture = _png(self.figure)
+            with _short_lived():
+                picture, alt, reading = self._draw()
         except Exception as error:  # whatever it is, the reader sees it here and the kernel goes on
             self.message.value = _error(error, "The picture shows the last settings that work.")
             self.image.add_class("clora-stale")
             return
         self.message.value = _note(reading.remark)
         self.text.value = reading.text
-        self.image.value, self.image.tooltip = picture, self.figure.alt_text
+        self.image.value, self.image.tooltip = picture, alt
         self.image.remove_class("clora-stale")
+
+    def _draw(self) -> tuple[bytes, str, Reading]:
+        fig = _empty_figure(self.height)
+        with mpl.rc_context(STYLE):
+            reading = self.view(fig, **self.settings)
+            return _png(fig), fig.alt_text, reading
+
+
+@contextlib.contextmanager
+def _short_lived():
+    """Collect at once what was made inside: figures are full of cycles, and left to themselves they
+    would soon bring on a collection of everything, half a second among the objects of TensorFlow."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+        gc.collect(1)
 
 
 def _empty_figure(height: float) -> figures.LabFigure:
     fig = figures.new_figure(height)
     # Margins are given by hand: constrained layout would draw everything twice.
     fig.set_layout_engine("none")
+    fig.set_dpi(DPI)
     return fig
 
 
 def _still(view: View, height: float, **settings) -> Figure:
     """The picture of a view as a figure of its own."""
     fig = _empty_figure(height)
-    with mpl.rc_context(figures.STYLE):
+    with mpl.rc_context(STYLE):
         view(fig, **settings)
     return fig
 
 
 def _png(fig: Figure) -> bytes:
     file = BytesIO()
-    fig.savefig(file, format="png", dpi=DPI)
+    fig.canvas.print_png(file)  # draws once; `savefig` would draw twice
     return file.getvalue()
 
 
@@ -310,7 +331,7 @@ def _schedule_view(fig, kind="linear", begin=0.05, end=0.85, floor=0.0, gate=0.3
     for each, y in ((ax, [here["decay"], here["noise"]]), (lower, [])):
         each.axvline(here["percent"], color=INK, linewidth=1)
         each.plot([here["percent"]] * len(y), y, linestyle="", marker="o", color=INK)
-    fig.align_ylabels()
+        each.yaxis.set_label_coords(-0.085, 0.5)
     _legend(fig, [ax, lower], ncols=2)
     title = f"Decay schedule: {kind}, from {100 * begin:g}% to {100 * end:g}% of the steps"
     _title(fig, title)
@@ -740,7 +761,7 @@ def rank_ratios(facts: ModelFacts, rank: int, layer: str = WHOLE, keep_bias: boo
 def _rank_view(fig, facts, layer=WHOLE, rank=16, keep_bias=True):
     table, ratios = (f(facts, rank, layer, keep_bias) for f in (rank_table, rank_ratios))
     chosen, total = facts.chosen(layer), table.iloc[-1]
-    space = {"left": 0.11, "right": 0.97, "top": 0.86, "bottom": 0.19, "hspace": 0.62, "wspace": 0.44}
+    space = {"left": 0.11, "right": 0.97, "top": 0.87, "bottom": 0.18, "hspace": 0.6, "wspace": 0.44}
     (spectrum, energy), (size, bars) = fig.subplots(2, 2, gridspec_kw=space)
     for each, style in zip(chosen, _layer_styles(len(chosen)), strict=True):
         ranks = np.arange(1, len(each.singular) + 1) / each.rule.inner(1)
@@ -749,13 +770,15 @@ def _rank_view(fig, facts, layer=WHOLE, rank=16, keep_bias=True):
         energy.plot(ranks, 100 * kept, **style)
     spectrum.set(title="Singular values of W", ylabel="Units of weight")
     energy.set(title="Energy of W that is kept", ylabel="Percent", ylim=(0, 104))
+    energy.yaxis.set_major_locator(FixedLocator([0, 25, 50, 75, 100]))
     most, even = int(total["max_rank"]), int(total["break_even_rank"])
     ends = np.array([0, max(most, math.ceil(1.15 * even))])
     pairs = ends * sum(each.rule.parameters(1) for each in chosen)
     size.plot(ends, pairs, color=RED, label="pair (B·A)")
     size.axhline(sum(each.rule.kernel_size for each in chosen), color=INK, label="W")
     size.plot([even], [even * pairs[1] / ends[1]], marker="o", color=INK, linestyle="")
-    size.annotate(f"break-even: rank {even}", (0.03, 0.97), xycoords="axes fraction", va="top")
+    place = {"xycoords": "axes fraction", "va": "top", "bbox": {"facecolor": "white", "lw": 0, "pad": 1}}
+    size.annotate(f"break-even: rank {even}", (0.03, 0.97), **place)
     size.axvline(even, color=FAINT, linestyle=":", linewidth=1.4)
     size.set(title="Parameters of kernels", xlim=ends, ylim=(0, 1.35 * pairs[1]))
     size.yaxis.set_major_formatter(FuncFormatter(_thousands))
@@ -763,6 +786,7 @@ def _rank_view(fig, facts, layer=WHOLE, rank=16, keep_bias=True):
         ax.axvline(rank, color=RED, linewidth=1.2, linestyle="--")
         ax.set_xlabel("Rank r")
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    for ax in (spectrum, size):
         ax.yaxis.set_major_locator(MaxNLocator(4))
     spectrum.set_ylim(bottom=0)
     _ratio_bars(bars, ratios)
@@ -959,13 +983,13 @@ def _results_view(
         has = summary[["method", "rank"]].drop_duplicates()
         has = ", ".join(f"{m} {r}" for m, r in has.itertuples(index=False))
         raise ValueError(f"No rows for this choice. Choose a method and rank among: {has}.")
-    space = {"left": 0.1, "right": 0.985, "top": 0.9, "bottom": 0.335, "wspace": 0.24}
+    space = {"left": 0.1, "right": 0.985, "top": 0.91, "bottom": 0.335, "wspace": 0.2}
     axes = fig.subplots(1, 1 if history is None else 2, squeeze=False, gridspec_kw=space)[0]
     _points(axes[0], points, metric)
     for ax in axes:
         ax.set_ylabel(METRICS[metric])
         if metric == "accuracy":
-            ax.yaxis.set_major_formatter(PercentFormatter(1, symbol="", decimals=None))
+            ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}"))
     axes[0].set_xlabel("Parameters left (%), log scale")
     if history is not None:
         first = min([r for r in points["rank"] if r] or [0]) if rank == ALL_RANKS else rank
@@ -1148,7 +1172,7 @@ class TrainingPicture:
         self.title = title
         self.figure = _empty_figure(self.HEIGHT)
         space = {"left": 0.1, "right": 0.985, "top": 0.89, "bottom": 0.24, "wspace": 0.25}
-        with mpl.rc_context(figures.STYLE):
+        with mpl.rc_context(STYLE):
             grid = self.figure.subplots(
                 2, 2, sharex=True, height_ratios=[3.6, 1], gridspec_kw={**space, "hspace": 0.13}
             )
@@ -1171,7 +1195,7 @@ class TrainingPicture:
                 ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
             for ax in grid.flat:
                 ax.tick_params(labelsize=9, labelcolor=INK)
-            self.figure.align_ylabels()
+                ax.yaxis.set_label_coords(-0.145, 0.5)
             _legend(self.figure, [grid[0, 0]], ncols=2)
             _title(self.figure, title)
         self.figure.alt_text = f"{title}: no epoch yet."
