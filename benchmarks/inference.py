@@ -1,6 +1,7 @@
 """The finalized toy net against the dense one in ONNX Runtime, one thread, beside the FLOP ratio.
 
-Keras' own predict() spends tens of milliseconds a call around a net of this size, so it can't show the difference.
+Keras' own predict() spends tens of milliseconds a call around a net of this size: it can't show the
+difference.
 
     python benchmarks/inference.py [--batches 1 1024] [--ranks 16 32 64] [--rounds 15]
 """

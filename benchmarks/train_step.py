@@ -87,7 +87,8 @@ def main():
             }
         )
         backend = keras.backend.backend()
-        tables.show(table, f"Toy net, rank 16, batch {batch}, {backend}, one thread, {arguments.rounds} rounds")
+        rounds = arguments.rounds
+        tables.show(table, f"Toy net, rank 16, batch {batch}, {backend}, one thread, {rounds} rounds")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,15 @@ class DecayCallback(keras.callbacks.Callback):
             optimiser at step 0 and no `initial_step`.
 
     Example:
-        >>> model_c.fit(x, y, epochs=30, callbacks=[DecayCallback()])  # doctest: +SKIP
+        >>> import keras, numpy as np
+        >>> import clora_lab as cl
+        >>> model = keras.Sequential([keras.Input((20,)), keras.layers.Dense(16), keras.layers.Dense(3)])
+        >>> model_c = cl.compress(model, rank=2, schedule=cl.LinearDecay(total_steps=2, begin=0.0))
+        >>> model_c.compile("sgd", "mse", jit_compile=False)
+        >>> x, y = np.ones((8, 20)), np.ones((8, 3))
+        >>> history = model_c.fit(x, y, batch_size=4, callbacks=[cl.DecayCallback()], verbose=0)
+        >>> history.history["decay"]
+        [0.0]
     """
 
     def __init__(self, initial_step: int | None = None):

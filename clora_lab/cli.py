@@ -168,6 +168,7 @@ def report(
     dataset: Annotated[str, typer.Option(help="fashion_mnist or digits.")] = "fashion_mnist",
     split: Annotated[str, typer.Option(help="validation (as in the slides) or test.")] = "test",
     results: ResultsOption = None,
+    markdown: Annotated[bool, typer.Option(help="Only the README's table, as Markdown.")] = False,
 ):
     """Print the comparison with the slides and the summary of all recorded recipes.
 
@@ -187,6 +188,9 @@ def report(
         rows = rows[rows["dataset"] == dataset]
         if rows.empty:
             raise ValueError(f"`dataset` {dataset!r} has no rows in {store.path}.")
+        if markdown:
+            typer.echo(tables.markdown(rows, dataset, split))
+            return
         if (rows["variant"] == "slides").any():
             comparison = published.compare(rows, dataset=dataset, split=split)
             tables.show(tables.compact(comparison), comparison.attrs["title"], GAP)

@@ -256,7 +256,7 @@ class EinsumDenseRule(Rule):
 
         sizes = config["output_shape"]
         sizes = (sizes,) if isinstance(sizes, int) else sizes
-        sizes = {**dict(zip(named(self.output_axes), sizes)), self.rank_axis: rank}
+        sizes = {**dict(zip(named(self.output_axes), sizes, strict=False)), self.rank_axis: rank}
         shape = [sizes.get(axis) for axis in named(self.middle)]
         return self._layer({**config, "equation": self.down_equation, "output_shape": shape})
 
@@ -421,9 +421,11 @@ def rule(layer, factorization: str = "pair") -> Rule:
         ValueError: if the layer has no supported factors, with the reason.
 
     Example:
+        >>> import keras
+        >>> from clora_lab import factors
         >>> layer = keras.layers.Dense(128)
         >>> layer.build((None, 256))
-        >>> rule(layer).parameters(16), rule(layer).break_even_rank
+        >>> factors.rule(layer).parameters(16), factors.rule(layer).break_even_rank
         (6144, 86)
     """
     raise ValueError(
@@ -542,7 +544,9 @@ def truncated_svd(matrix: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray
         down (inputs, rank) and up (rank, outputs), each with the square roots of the singular values.
 
     Example:
-        >>> down, up = truncated_svd(np.diag([3.0, 2.0, 1.0]), 2)
+        >>> import numpy as np
+        >>> from clora_lab import factors
+        >>> down, up = factors.truncated_svd(np.diag([3.0, 2.0, 1.0]), 2)
         >>> np.round(down @ up, 6).diagonal()
         array([3., 2., 0.])
     """

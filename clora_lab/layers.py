@@ -58,6 +58,8 @@ class CLoRA(keras.layers.Layer):
         ValueError: for an argument that is out of range, or a layer that can't be factored.
 
     Example:
+        >>> import keras
+        >>> from clora_lab import CLoRA
         >>> layer = CLoRA(keras.layers.Dense(8, name="dense"), rank=2, method="bias")
         >>> layer.build((None, 6))
         >>> [tuple(weight.shape) for weight in layer.trainable_weights]

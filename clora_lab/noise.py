@@ -41,7 +41,8 @@ def moments(decay, mean, std):
         The pair (mean, std), of the broadcast shape of the arguments.
 
     Example:
-        >>> moments(0.6, mean=1.0, std=2.0)
+        >>> from clora_lab import noise
+        >>> noise.moments(0.6, mean=1.0, std=2.0)
         (0.4, 1.6)
     """
     return (1.0 - decay) * mean, (1.0 - decay * decay) ** 0.5 * std

@@ -40,6 +40,8 @@ class Schedule:
         ValueError: if an argument is outside its range, or `begin` >= `end`.
 
     Example:
+        >>> import numpy as np
+        >>> from clora_lab import LinearDecay
         >>> schedule = LinearDecay(total_steps=100, begin=0.05, end=0.85)
         >>> schedule(0), round(schedule(45), 9), schedule(99)
         (1.0, 0.5, 0.0)
@@ -89,6 +91,7 @@ class LinearDecay(Schedule):
     Args: see `Schedule`. The slides use begin 0.05 and end 0.85 (toy, BERT), 0.10 and 0.90 (VGG16).
 
     Example:
+        >>> from clora_lab import LinearDecay
         >>> round(LinearDecay(total_steps=48_000, begin=0.05, end=0.85)(24_000), 9)
         0.4375
     """
@@ -106,6 +109,7 @@ class CosineDecay(Schedule):
     Args: see `Schedule`.
 
     Example:
+        >>> from clora_lab import CosineDecay
         >>> round(CosineDecay(total_steps=100, begin=0.0, end=1.0)(50), 6)
         0.5
     """
@@ -124,6 +128,7 @@ class ExponentialDecay(Schedule):
         rate: k, larger than 0; the larger, the earlier W fades.
 
     Example:
+        >>> from clora_lab import ExponentialDecay
         >>> ExponentialDecay(total_steps=100, begin=0.0, end=1.0, rate=4.0)(100)
         0.0
     """
@@ -148,6 +153,7 @@ class PolynomialDecay(Schedule):
         power: exponent, larger than 0.
 
     Example:
+        >>> from clora_lab import PolynomialDecay
         >>> PolynomialDecay(total_steps=100, begin=0.0, end=1.0, power=3.0)(50)
         0.125
     """
@@ -172,6 +178,8 @@ class StepDecay(Schedule):
         drops: n, the number of drops, at least 1.
 
     Example:
+        >>> import numpy as np
+        >>> from clora_lab import StepDecay
         >>> StepDecay(total_steps=100, begin=0.0, end=1.0, drops=4)(np.array([0, 1, 25, 26, 100]))
         array([1.  , 0.75, 0.75, 0.5 , 0.  ])
     """
@@ -197,6 +205,7 @@ class ConstantDecay(Schedule):
         value: d at every step, in [0, 1].
 
     Example:
+        >>> from clora_lab import ConstantDecay
         >>> ConstantDecay(total_steps=100)(50)
         1.0
     """
@@ -239,7 +248,8 @@ def get(kind: str, total_steps: int, **arguments) -> Schedule:
         ValueError: for an unknown kind (the nearest one is suggested), an unknown or an impossible argument.
 
     Example:
-        >>> get("polynomial", 1000, power=2.0)
+        >>> from clora_lab import schedules
+        >>> schedules.get("polynomial", 1000, power=2.0)
         PolynomialDecay(total_steps=1000, begin=0.05, end=0.85, floor=0.0, power=2.0)
     """
     cls = SCHEDULES[_checks.one_of("schedule", kind, SCHEDULES)]
@@ -253,8 +263,9 @@ def from_dict(config: dict) -> Schedule:
     """Build the schedule that `Schedule.to_dict` described.
 
     Example:
-        >>> schedule = CosineDecay(total_steps=10)
-        >>> from_dict(schedule.to_dict()) == schedule
+        >>> from clora_lab import schedules
+        >>> schedule = schedules.CosineDecay(total_steps=10)
+        >>> schedules.from_dict(schedule.to_dict()) == schedule
         True
     """
     config = dict(config)
@@ -276,6 +287,7 @@ class NoiseGate:
         threshold: smallest d at which noise is still drawn, at least 0.
 
     Example:
+        >>> from clora_lab import NoiseGate
         >>> gate = NoiseGate()
         >>> gate(0.5), gate(0.29), NoiseGate.get("until_end")(0.0), NoiseGate.get("never")(0.5)
         (1.0, 0.0, 1.0, 0.0)

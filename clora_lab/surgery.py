@@ -67,9 +67,11 @@ def compress(
         BreakEvenWarning: if a pair is no smaller than the layer that it replaces.
 
     Example:
+        >>> import keras
+        >>> import clora_lab as cl
         >>> model = keras.Sequential([keras.Input((20,)), keras.layers.Dense(16), keras.layers.Dense(3)])
-        >>> schedule = LinearDecay(total_steps=100)
-        >>> model_c = compress(model, rank=2, schedule=schedule)
+        >>> schedule = cl.LinearDecay(total_steps=100)
+        >>> model_c = cl.compress(model, rank=2, schedule=schedule)
         >>> [type(layer).__name__ for layer in model_c.layers]
         ['CLoRA', 'Dense']
     """
@@ -143,9 +145,11 @@ def finalize(model: keras.Model, force: bool = False) -> keras.Model:
         ValueError: if a decay is above 0 and not `force`, or if there is nothing to finalize.
 
     Example:
+        >>> import keras
+        >>> import clora_lab as cl
         >>> model = keras.Sequential([keras.Input((20,)), keras.layers.Dense(16), keras.layers.Dense(3)])
-        >>> model_c = compress(model, rank=2, schedule=LinearDecay(total_steps=100))
-        >>> [layer.name for layer in finalize(model_c, force=True).layers][0].endswith("_down")
+        >>> model_c = cl.compress(model, rank=2, schedule=cl.LinearDecay(total_steps=100))
+        >>> [layer.name for layer in cl.finalize(model_c, force=True).layers][0].endswith("_down")
         True
     """
     wrapped = clora_layers(model)
@@ -203,9 +207,11 @@ def view(model: keras.Model, path: str) -> Iterator[keras.Model]:
         ValueError: for another `path`.
 
     Example:
+        >>> import keras
+        >>> import clora_lab as cl
         >>> model = keras.Sequential([keras.Input((20,)), keras.layers.Dense(16), keras.layers.Dense(3)])
-        >>> model_c = compress(model, rank=2, schedule=LinearDecay(total_steps=100))
-        >>> with view(model_c, "compressed"):
+        >>> model_c = cl.compress(model, rank=2, schedule=cl.LinearDecay(total_steps=100))
+        >>> with cl.view(model_c, "compressed"):
         ...     float(model_c.layers[0].decay)
         0.0
     """
@@ -232,7 +238,9 @@ def clora_layers(model: keras.Model) -> list[CLoRA]:
     """The `CLoRA` layers of a model, in the order of the model, each once.
 
     Example:
-        >>> clora_layers(keras.Sequential())
+        >>> import keras
+        >>> import clora_lab as cl
+        >>> cl.clora_layers(keras.Sequential())
         []
     """
     found = {id(layer): layer for layer in model._flatten_layers() if isinstance(layer, CLoRA)}

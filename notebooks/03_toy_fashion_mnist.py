@@ -408,6 +408,7 @@ for rank, method, said in ((16, "wds", -5.69), (16, "noise_bias", -4.05)):
 #
 # Differences are *paired*: within each seed, both nets come from the same dense net and see the same images. With at least three
 # seeds, the 95% interval of the mean difference (Student's t) decides between "better", "worse" and "not told apart".
+# Where so many pairs are compared, about one in twenty equal ones is told apart by chance: read the pattern, not the single line.
 
 
 # %%

@@ -16,9 +16,11 @@ import sys
 from pathlib import Path
 
 import nbformat
+from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
 HERE = Path(__file__).resolve().parent
 SOURCES = "[0-9][0-9]_*.py"
+BAR = re.compile(r".*\b\d+(epoch|run|it) \[|.*%\|.*\[.*<.*\]")  # as tqdm prints one
 HIDDEN = {"student": "solution", "teacher": "student"}  # version -> tag of the cells that it lacks
 # What TensorFlow writes before it reads its own log level; it tells of one machine, not of the lesson.
 LOG = re.compile(r"^(WARNING: All log messages before absl|[IWEF]\d{4} \d\d:\d\d:).*$")
@@ -38,6 +40,7 @@ def run(source: Path) -> Path:
     )
     target = source.with_suffix(".ipynb")
     notebook = nbformat.read(target, as_version=4)
+    notebook, _ = CoalesceStreamsPreprocessor().preprocess(notebook, {})  # one text, however it was flushed
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # times of day: a change in every cell at each execution
         if cell.cell_type == "code":
@@ -49,11 +52,13 @@ def run(source: Path) -> Path:
 
 
 def _clean(output):
-    """An output without lines of TensorFlow's log; None if nothing is left of it."""
+    """An output without TensorFlow's log and without progress bars; None if nothing is left of it."""
     if output.output_type == "stream" and output.name == "stderr":
         lines = output.text.splitlines(keepends=True)
         output.text = "".join(line for line in lines if line.strip() and not LOG.match(line.strip()))
         return output if output.text else None
+    if BAR.match(output.get("data", {}).get("text/plain", "")):
+        return None
     return output
 
 

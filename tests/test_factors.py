@@ -56,7 +56,7 @@ def through_pair(rule, rank, x, down, up):
     for layer in pair:
         value = layer(value)
     weights = [weight for layer in pair for weight in layer.weights]
-    for weight, kernel in zip(weights, kernels):
+    for weight, kernel in zip(weights, kernels, strict=True):
         assert tuple(weight.shape) == np.shape(kernel)
         weight.assign(kernel)
     for layer in pair:
@@ -175,7 +175,7 @@ def test_matrix_and_kernel_are_inverse(rule):
     assert matrix.shape == rule.matrix_shape and matrix.size == rule.kernel_size
     np.testing.assert_array_equal(rule.to_kernel(matrix), kernel)
     down, up = random_pair(rule, 2)
-    for given, back in zip((down, up), rule.matrices(rule.kernels(down, up))):
+    for given, back in zip((down, up), rule.matrices(rule.kernels(down, up)), strict=True):
         np.testing.assert_array_equal(back, given)
 
 

@@ -164,7 +164,7 @@ def flat(value):
 
 def assert_same_outputs(one, other, atol=1e-5):
     assert len(flat(one)) == len(flat(other))
-    for a, b in zip(flat(one), flat(other)):
+    for a, b in zip(flat(one), flat(other), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=atol)
 
 
@@ -376,7 +376,7 @@ def test_only_factors_and_new_bias_train(build, method):
     free = [id(weight) in {id(w) for w in pairs} for weight in compressed.weights]
     nets.train(compressed, nets.data(4, *shape), nets.data(4, 3), optimizer=keras.optimizers.SGD(0.1))
     after = nets.weights(compressed)
-    for is_free, name in zip(free, before):
+    for is_free, name in zip(free, before, strict=True):
         if name.endswith("/decay"):
             assert after[name] < 1.0
         else:
@@ -432,7 +432,7 @@ def test_saved_in_mid_training_it_goes_on_as_if_nothing_had_been(build, method, 
     model.save(tmp_path / "half.keras")
     again = keras.models.load_model(tmp_path / "half.keras")
     nets.assert_same_weights(
-        {k: v for k, v in zip(nets.weights(model), nets.weights(again).values())},
+        {k: v for k, v in zip(nets.weights(model), nets.weights(again).values(), strict=True)},
         nets.weights(model),
     )
     assert int(again.optimizer.iterations) == 4
@@ -440,7 +440,7 @@ def test_saved_in_mid_training_it_goes_on_as_if_nothing_had_been(build, method, 
         layer.schedule for layer in cl.clora_layers(model)
     ]
     assert fitted(again, x, y, 2) == fitted(model, x, y, 2) == pytest.approx([1 - 6 / 6.4, 0.0])
-    for one, other in zip(model.weights, again.weights):
+    for one, other in zip(model.weights, again.weights, strict=True):
         np.testing.assert_allclose(
             ops.convert_to_numpy(one), ops.convert_to_numpy(other), rtol=1e-4, atol=1e-5
         )

@@ -6,6 +6,7 @@ on where they come from; whatever a notebook computes itself, it computes on `da
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ import numpy as np
 import pandas as pd
 from IPython.display import Image, Markdown, display
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFormatter
 from tqdm.keras import TqdmCallback
 
 from clora_lab import _checks
@@ -45,7 +47,7 @@ class ResultsMissing(FileNotFoundError):
 
 
 def mode(run: str = "recorded") -> str:
-    """The run mode of a notebook, checked; prints what it means.
+    """The run mode of a notebook, checked; prints what it means, and quietens TensorFlow's log.
 
     Args:
         run: "recorded", "quick" or "full"; the environment variable CLORA_RUN, if set, goes before it.
@@ -59,6 +61,8 @@ def mode(run: str = "recorded") -> str:
     Example:
         >>> RUN = mode("quick")  # doctest: +SKIP
     """
+    # Every net that a notebook trains is traced anew, which TensorFlow would warn of at length.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     run = _checks.one_of("RUN", os.environ.get("CLORA_RUN") or run, MODES)
     print(f"RUN = {run!r}: {MODES[run].format(data=datasets.TITLES[dataset()])}.")
     return run
@@ -255,17 +259,30 @@ def lines(
     for (name, column), style in zip(frame.items(), styles, strict=True):
         column = column.dropna()
         ax.plot(column.index, column, label=name, markevery=max(1, len(column) // 8), **style)
-    for index, (name, place) in enumerate((marks or {}).items()):
-        ax.axvline(place, color=figures.FAINT, linewidth=1.2, linestyle=(0, (2, 2)))
-        where = {"xytext": (4, 2 + 12 * index), "textcoords": "offset points", "color": figures.FAINT}
-        ax.annotate(name, (place, 0), xycoords=("data", "axes fraction"), **where)
     _finish(fig, ax, frame, title, subtitle, percent, xlabel=xlabel, ylabel=ylabel, **axes)
-    ends = [f"{name} from {_number(c.iloc[0])} to {_number(c.iloc[-1])}" for name, c in _columns(frame)]
-    low, high = frame.index.min(), frame.index.max()
-    fig.alt_text = (
-        f"{title}: {ylabel} against {xlabel} from {_number(low)} to {_number(high)}; {'; '.join(ends)}."
-    )
+    if ax.get_xscale() == "log":
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_minor_locator(NullLocator())
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    for name, place in (marks or {}).items():
+        _mark(ax, name, place)
+    columns = [(name, column.dropna()) for name, column in frame.items()]
+    ends = [
+        f"{name} from {_number(c.iloc[0], percent)} to {_number(c.iloc[-1], percent)}" for name, c in columns
+    ]
+    first, last = _number(frame.index[0]), _number(frame.index[-1])
+    fig.alt_text = f"{title}: {ylabel} against {xlabel} from {first} to {last}; {'; '.join(ends)}."
     return fig
+
+
+def _mark(ax, name: str, place: float) -> None:
+    """A vertical line with its name on the side that has more room."""
+    ax.axvline(place, color=figures.FAINT, linewidth=1.2, linestyle=(0, (2, 2)))
+    left = ax.transAxes.inverted().transform(ax.transData.transform((place, 0)))[0] > 0.5
+    where = {"xytext": (-4 if left else 4, 4), "ha": "right" if left else "left"}
+    paper = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+    look = {"textcoords": "offset points", "color": figures.FAINT, "bbox": paper}
+    ax.annotate(name, (place, 0), xycoords=("data", "axes fraction"), **where, **look)
 
 
 @figures.styled
@@ -360,16 +377,13 @@ def _styles(frame: pd.DataFrame) -> list[dict]:
     return figures._cycle(frame.shape[1])
 
 
-def _columns(frame):
-    return [(name, column.dropna()) for name, column in frame.items()]
-
-
 def _finish(fig, ax, frame, title, subtitle, percent, **axes) -> None:
     ax.set(**axes)
     if percent:
-        ax.yaxis.set_major_formatter(figures.PercentFormatter(1, decimals=0, symbol=""))
+        ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
     if frame.shape[1] > 1:
-        figures._shared_legend(fig, [ax], ncols=min(3, frame.shape[1]))
+        letters = 10 + max(len(str(name)) for name in frame.columns)  # of an entry with its line
+        figures._shared_legend(fig, [ax], ncols=max(1, min(frame.shape[1], 90 // letters)))
     figures.set_title(fig, title, subtitle)
 
 

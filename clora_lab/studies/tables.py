@@ -9,6 +9,7 @@ from rich.table import Table
 METHOD_ORDER = (
     "dense", "wds", "bias", "noise", "noise_bias", "svd", "svd_finetune", "scratch",
 )  # fmt: skip
+VARIANT_ORDER = ("slides", "noise_to_end", "cosine", "recipe")
 
 
 def summarise(results: pd.DataFrame) -> pd.DataFrame:
@@ -39,10 +40,10 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
     table["gap"] = accuracy.groupby(by)["gap"].mean()
     ratio = results[results["metric"] == "ratio_percent"].groupby(by[:-1])["value"].mean()
     table = table.reset_index().join(ratio.rename("ratio_percent"), on=by[:-1])
-    order = {method: place for place, method in enumerate(METHOD_ORDER)}
+    order = {name: place for place, name in enumerate((*METHOD_ORDER, *VARIANT_ORDER))}
     table = table.sort_values(
         ["dataset", "variant", "split", "rank", "method"],
-        key=lambda column: column.map(order) if column.name == "method" else column,
+        key=lambda column: column.map(order) if column.name in ("method", "variant") else column,
     )
     return table[[*by, "ratio_percent", "mean", "sd", "n", "gap"]].reset_index(drop=True)
 
@@ -81,3 +82,49 @@ def _cell(value) -> str:
     if pd.isna(value):
         return ""
     return f"{value:.2f}" if isinstance(value, float) else str(value)
+
+
+def markdown(results: pd.DataFrame, dataset: str = "fashion_mnist", split: str = "test") -> str:
+    """The README's results table: accuracy in percent by recipe and method, a column a rank.
+
+    Args:
+        results: recorded rows.
+        dataset, split: which of them.
+
+    Returns:
+        A Markdown table and a line on what it was measured with.
+
+    Example:
+        >>> print(markdown(store.read()))  # doctest: +SKIP
+    """
+    rows = results[results["dataset"] == dataset]
+    summary = summarise(rows)
+    summary = summary[summary["split"] == split].copy()
+    summary["cell"] = [
+        f"{100 * row.mean:.2f}" + ("" if pd.isna(row.sd) else f" ± {100 * row.sd:.2f}")
+        for row in summary.itertuples()
+    ]
+    ranks = sorted(summary.loc[summary["rank"] > 0, "rank"].unique())
+    ratios = summary[summary["rank"] > 0].groupby("rank")["ratio_percent"].median()
+    head = [f"rank {rank}, {ratios[rank]:.1f}% left" for rank in ranks]
+    lines = [f"| recipe | method | {' | '.join(head)} |", "|---|---|" + "---|" * len(ranks)]
+    for variant, part in summary.groupby("variant", sort=False):
+        for method in METHOD_ORDER:
+            cells = part[part["method"] == method].set_index("rank")["cell"]
+            if method == "dense" and len(cells):
+                lines.append(
+                    f"| {variant} | dense, 100% left | " + " | ".join([cells[0]] * len(ranks)) + " |"
+                )
+            elif len(cells):
+                values = [cells.get(rank, "") for rank in ranks]
+                lines.append(f"| {variant} | {method} | {' | '.join(values)} |")
+    counts = summary["n"]
+    seeds = f"{counts.min()}" if counts.nunique() == 1 else f"{counts.min()} to {counts.max()}"
+    last = rows.iloc[-1]
+    lines += [
+        "",
+        f"Accuracy on the {split} images of {dataset} in percent, mean ± standard deviation over {seeds} "
+        f"seeds; {last['backend']} {last['backend_version']}, Keras {last['keras_version']}, "
+        f"{last['processor']}, {rows['date'].min()}.",
+    ]
+    return "\n".join(lines)

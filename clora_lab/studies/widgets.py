@@ -1267,6 +1267,7 @@ class LiveTraining(ipywidgets.VBox):
         self, model, data, epochs=10, batch_size=30, learning_rate=1e-3, rank=None,
         method="noise_bias", targets=None, seed=0,
     ):  # fmt: skip
+        self._thread, self._stop, self._drawn = None, threading.Event(), 0.0
         self.original, self.targets, self.seed = model, targets, seed
         self.x, self.y, self.x_val, self.y_val = _training_data(data)
         self.batch_size = _checks.positive_int("batch_size", batch_size)
@@ -1278,7 +1279,6 @@ class LiveTraining(ipywidgets.VBox):
         self._rules = [factors.rule(paths[path]) for path in chosen]
         self.model = self.small = self.error = None
         self.state, self.history = "ready", pd.DataFrame()
-        self._thread, self._stop, self._drawn = None, threading.Event(), 0.0
         self.controls = self._make_controls(method, rank, _checks.positive_int("epochs", epochs))
         self._make_widgets()
         for control in self.controls.values():
