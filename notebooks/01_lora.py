@@ -123,6 +123,7 @@ print(f"{data.title}: {len(x_old):,} images of classes 0 to 4, {len(x_new):,} of
 
 # %%
 def train(model, x, y, name, *callbacks):
+    keras.utils.set_random_seed(SEED)  # the order of the batches
     model.compile(
         optimizer=keras.optimizers.Adam(LEARNING_RATE),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -284,9 +285,16 @@ share = {
 }
 marks = {f"break-even at {r.break_even_rank}": r.break_even_rank for r in rules}
 fig = course.lines(
-    pd.DataFrame(share, index=ranks), "A pair's parameters as a share of W's", "Rank r", "Share of W's parameters (%)",
-    subtitle="The slides' toy net; nothing is saved above 100%", percent=True, marks=marks, ylim=(0, 1.6), xlim=(0, 200),
-)  # fmt: skip
+    pd.DataFrame(share, index=ranks),
+    "A pair's parameters as a share of W's",
+    "Rank r",
+    "Share of W's parameters (%)",
+    subtitle="The slides' toy net; nothing is saved above 100%",
+    percent=True,
+    marks=marks,
+    ylim=(0, 1.6),
+    xlim=(0, 200),
+)
 course.show(fig)
 
 # %% [markdown]
@@ -345,8 +353,11 @@ def accuracies(model):
     scores = to_numpy(model(x))
     among = scores[is_old_test][:, OLD].argmax(axis=1)  # a choice among the five old classes only
     right = scores.argmax(axis=1) == y
-    return {"new classes": right[~is_old_test].mean(), "old classes": right[is_old_test].mean(),
-            "old, among the five": (among == y[is_old_test]).mean()}  # fmt: skip
+    return {
+        "new classes": right[~is_old_test].mean(),
+        "old classes": right[is_old_test].mean(),
+        "old, among the five": (among == y[is_old_test]).mean(),
+    }
 
 
 def trainable(model):
@@ -357,9 +368,15 @@ def trainable(model):
 nets = {"pretrained": net, "full fine-tuning": full, f"LoRA, rank {RANK}": lora, "last layer only": last}
 table = pd.DataFrame({name: accuracies(model) for name, model in nets.items()}).T
 course.show(
-    course.bars(table, f"Fine-tuned on classes 5 to 9, {data.title.split(' (')[0]}", "Test accuracy (%)",
-                subtitle=f"{EPOCHS} epochs of {len(x_new):,} images, one seed", percent=True, ylim=(0, 1.15))
-)  # fmt: skip
+    course.bars(
+        table,
+        f"Fine-tuned on classes 5 to 9, {data.title.split(' (')[0]}",
+        "Test accuracy (%)",
+        subtitle=f"{EPOCHS} epochs of {len(x_new):,} images, one seed",
+        percent=True,
+        ylim=(0, 1.15),
+    )
+)
 
 # %%
 counts = {name: trainable(model) for name, model in nets.items() if model is not net}
@@ -400,8 +417,13 @@ down, up = layer.pair_matrices()  # (k, r) and (r, d), with s multiplied into `u
 W1, update = to_numpy(layer.base.kernel).T, (down @ up).T
 parts = {"W, frozen": W1, f"s·B·A, rank {RANK}": update, "W + s·B·A": W1 + update}
 corner = {name: part[:64, :64] for name, part in parts.items()}
-course.show(course.matrices(corner, "Weights of dense_1 after fine-tuning with LoRA",
-                            "The first 64 outputs (rows) by the first 64 inputs (columns)"))  # fmt: skip
+course.show(
+    course.matrices(
+        corner,
+        "Weights of dense_1 after fine-tuning with LoRA",
+        "The first 64 outputs (rows) by the first 64 inputs (columns)",
+    )
+)
 
 # %% [markdown]
 # The stripes are the low rank: every row of $BA$ is a mixture of the same $r$ rows.
@@ -415,8 +437,15 @@ change = to_numpy(full.get_layer("dense_1").kernel).T - W1
 squares = {"full fine-tuning: ΔW": change, f"LoRA, rank {RANK}: s·B·A": update, "pretrained W": W1}
 energy = {name: np.linalg.svd(matrix, compute_uv=False) ** 2 for name, matrix in squares.items()}
 energy = pd.DataFrame({name: np.cumsum(e) / e.sum() for name, e in energy.items()}, index=range(1, 129))
-fig = course.lines(energy, "Share of a matrix that its best rank-r part holds, dense_1", "Rank r",
-                   "Squared norm held (%)", percent=True, ylim=(0, 1.05), xlim=(0, 128))  # fmt: skip
+fig = course.lines(
+    energy,
+    "Share of a matrix that its best rank-r part holds, dense_1",
+    "Rank r",
+    "Squared norm held (%)",
+    percent=True,
+    ylim=(0, 1.05),
+    xlim=(0, 128),
+)
 course.show(fig)
 
 # %% [markdown]

@@ -36,7 +36,9 @@
 
 # %% tags=["setup"]
 # In Colab this installs the package once; where clora_lab is installed already it does nothing.
-import importlib.util, subprocess, sys
+import importlib.util
+import subprocess
+import sys
 
 if importlib.util.find_spec("clora_lab") is None:
     subprocess.run(
@@ -388,8 +390,8 @@ for label, axis in (("per unit", 0), ("whole kernel", None)):
     )
 
 # %% [markdown]
-# (The small error per unit is that of the draw: a unit has only as many noise values as inputs.) Grouping by unit also
-# makes the assumption of section 4 milder, since a mixture of normal laws of different width has long tails even if each unit is normal:
+# (The error per unit is that of the draw: a unit has only as many noise values as inputs.) Per unit is also the milder assumption: a mixture of
+# normal laws of different width has long tails even if each unit is normal, and standardising per unit takes that part away.
 
 # %%
 for name, kernel in kernels.items():

@@ -9,13 +9,15 @@ that a test can tell when its outputs are stale.
 
 from __future__ import annotations
 
+import collections
 import hashlib
 import re
 import subprocess
 import sys
 from pathlib import Path
 
-import nbformat
+import jupytext
+from nbclient import NotebookClient
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
 HERE = Path(__file__).resolve().parent
@@ -32,22 +34,27 @@ def digest(source: Path) -> str:
 
 
 def run(source: Path) -> Path:
-    """Execute a source by jupytext, from its own folder, and write the stamped .ipynb beside it."""
+    """Execute a source from its own folder and write the .ipynb with its outputs, and a stamp, beside it.
+
+    Every output is new: `jupytext --update --execute` would put the former ones back in.
+    """
     stamp = digest(source)  # before: the source may be edited while it runs
-    command = [sys.executable, "-m", "jupytext", "--quiet", "--to", "ipynb", "--update"]
-    subprocess.run(
-        [*command, "--set-kernel", "python3", "--execute", source.name], cwd=source.parent, check=True
-    )
-    target = source.with_suffix(".ipynb")
-    notebook = nbformat.read(target, as_version=4)
+    notebook = jupytext.read(source)
+    place = {"metadata": {"path": str(source.parent)}}
+    # No times of day, which would change every cell; no widget states, which are large and have pictures.
+    settings = {"record_timing": False, "store_widget_state": False, "timeout": None}
+    NotebookClient(notebook, kernel_name="python3", resources=place, **settings).execute()
     notebook, _ = CoalesceStreamsPreprocessor().preprocess(notebook, {})  # one text, however it was flushed
+    met = collections.Counter()
     for cell in notebook.cells:
-        cell.metadata.pop("execution", None)  # times of day: a change in every cell at each execution
+        name = hashlib.sha256(cell.source.encode()).hexdigest()[:8]
+        met[name] += 1
+        cell.id = f"{name}-{met[name]}"  # the same at each execution
         if cell.cell_type == "code":
             cell.outputs = [output for output in map(_clean, cell.outputs) if output]
-    notebook.metadata.pop("widgets", None)  # large, and each widget has a picture beside it
     notebook.metadata["clora_lab"] = {"source_sha256": stamp}
-    nbformat.write(notebook, target)
+    target = source.with_suffix(".ipynb")
+    jupytext.write(notebook, target)
     return target
 
 

@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
 SOURCES = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.py"))
 MAX_BYTES = 1_200_000
-MAX_LINES = 16  # of a function that is defined in a notebook; longer ones belong into the package
+MAX_LINES = 14  # of a function that is defined in a notebook; longer ones belong into the package
 RUN_SECONDS = 900
 
 each = pytest.mark.parametrize("source", SOURCES, ids=[source.stem for source in SOURCES])
@@ -360,6 +360,7 @@ def test_tagged_outputs_are_compared(alone, stored, passes):
     folder, env = alone
     cell = nbformat.v4.new_code_cell("print(6 * 7)", metadata={"tags": ["nbval-check-output"]})
     cell.outputs = [nbformat.v4.new_output("stream", text=stored)]
+    cell.execution_count = 1
     nbformat.write(nbformat.v4.new_notebook(cells=[cell]), folder / "one.ipynb")
     done = nbval(folder / "one.ipynb", env)
     assert (done.returncode == 0) == passes, done.stdout + done.stderr

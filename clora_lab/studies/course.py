@@ -6,6 +6,7 @@ on where they come from; whatever a notebook computes itself, it computes on `da
 
 from __future__ import annotations
 
+import base64
 import logging
 import os
 import tempfile
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from IPython.display import Image, Markdown, display
+from IPython.display import Markdown, display
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFormatter
 from tqdm.keras import TqdmCallback
@@ -207,7 +208,7 @@ def _span(dates: pd.Series) -> str:
 
 
 def show(fig: Figure) -> None:
-    """Display a figure of the lab as a PNG with its alt text.
+    """Display a figure of the lab as a PNG with its description, as alt text and as plain text.
 
     Raises:
         ValueError: the figure carries no description.
@@ -219,7 +220,8 @@ def show(fig: Figure) -> None:
     text = figures.alt_text(fig)
     fig.savefig(png, format="png", dpi=SHOWN_DPI)
     width = round(SHOWN_WIDTH * fig.get_figwidth() / figures.WIDTH)
-    display(Image(png.getvalue(), format="png", width=width, alt=text))
+    picture = {"image/png": base64.b64encode(png.getvalue()).decode(), "text/plain": text}
+    display(picture, metadata={"image/png": {"alt": text, "width": width}}, raw=True)
 
 
 def say(text: str) -> None:

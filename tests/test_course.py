@@ -1,0 +1,260 @@
+"""What the notebooks share: run modes, data sets of live runs, recorded rows, pictures."""
+
+import base64
+import re
+
+import IPython.display
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from clora_lab.studies import course, datasets, experiments, figures
+from clora_lab.studies.results import HISTORY_COLUMNS, RESULT_COLUMNS, ResultsStore
+
+FILES = list(datasets.FASHION_MNIST_MD5)
+
+
+@pytest.fixture(autouse=True)
+def plain(monkeypatch, tmp_path):
+    """No variable of the caller's, and an empty Keras cache."""
+    for name in ("CLORA_RUN", "CLORA_DATASET", "CLORA_RESULTS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+
+
+def cache(monkeypatch, *states):
+    """Pretend that Keras' cache holds the four files in these states."""
+    rows = [("fashion_mnist", file, state) for file, state in zip(FILES, states, strict=True)]
+    rows.append(("digits", "digits.csv.gz", "embedded"))
+    frame = pd.DataFrame(rows, columns=["dataset", "file", "state"])
+    monkeypatch.setattr(datasets, "status", lambda: frame)
+
+
+# --- modes and sizes ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("run", course.MODES)
+def test_mode_says_what_it_means(run, capsys):
+    assert course.mode(run) == run
+    printed = capsys.readouterr().out
+    assert printed.count("\n") == 1 and repr(run) in printed
+    assert "digits (scikit-learn" in printed
+
+
+def test_variable_goes_before_the_notebook(monkeypatch, capsys):
+    monkeypatch.setenv("CLORA_RUN", "quick")
+    assert course.mode("recorded") == "quick"
+
+
+@pytest.mark.parametrize("how", ["argument", "variable"])
+def test_unknown_mode_is_refused_with_the_nearest(how, monkeypatch):
+    if how == "variable":
+        monkeypatch.setenv("CLORA_RUN", "quik")
+    with pytest.raises(ValueError, match="`RUN` must be one of .* Did you mean 'quick'"):
+        course.mode("quik" if how == "argument" else "recorded")
+
+
+def test_digits_without_a_cache():
+    assert course.dataset() == "digits"
+
+
+@pytest.mark.parametrize(
+    "states, expected",
+    [
+        (["intact"] * 4, "fashion_mnist"),
+        (["intact"] * 3 + ["missing"], "digits"),
+        (["intact"] * 3 + ["damaged"], "fashion_mnist"),  # so that loading names the damaged file
+        (["missing"] * 3 + ["damaged"], "fashion_mnist"),
+    ],
+)
+def test_dataset_by_what_is_cached(states, expected, monkeypatch):
+    cache(monkeypatch, *states)
+    assert course.dataset() == expected
+
+
+def test_dataset_by_the_variable(monkeypatch):
+    cache(monkeypatch, *["intact"] * 4)
+    monkeypatch.setenv("CLORA_DATASET", "digits")
+    assert course.dataset() == "digits"
+    monkeypatch.setenv("CLORA_DATASET", "digit")
+    with pytest.raises(ValueError, match="`CLORA_DATASET` must be one of .*'digits'"):
+        course.dataset()
+
+
+def test_size_is_that_of_the_study_only_in_full():
+    study = experiments.Experiment("digits", "dense")
+    assert course.size("full", "digits") == {"epochs": study.epochs, "fraction": study.fraction}
+    for run in ("recorded", "quick"):
+        for dataset in ("digits", "fashion_mnist"):
+            size = course.size(run, dataset)
+            assert size["epochs"] * size["fraction"] < study.epochs
+            experiments.Experiment(dataset, "dense", **size)
+    course.size("quick", "digits")["epochs"] = 99
+    assert course.size("quick", "digits")["epochs"] != 99, "a caller's change must not stay"
+    with pytest.raises(ValueError, match="`dataset` must be one of"):
+        course.size("quick", "imdb")
+
+
+def test_live_runs_are_computed_and_not_recorded(monkeypatch, tmp_path):
+    monkeypatch.setenv("CLORA_CACHE", str(tmp_path / "cache"))
+    fields = {"dataset": "digits", "epochs": 2, "fraction": 0.3}
+    grid = [
+        experiments.Experiment(method="dense", **fields),
+        experiments.Experiment(method="wds", rank=4, **fields),
+    ]
+    rows, history = course.run_live(grid)
+    assert set(rows["config"]) == {experiment.config for experiment in grid}
+    assert history.loc[history["method"] == "wds", "decay"].tolist()[-1] == 0.0
+    assert not list(tmp_path.rglob("*.csv"))
+
+
+# --- recorded rows ------------------------------------------------------------------------------
+
+
+def record(folder, seed=0, dataset="digits", date="2026-01-02"):
+    """One finished run, its numbers made up."""
+    values = {name: "" for name in RESULT_COLUMNS} | {
+        "study": "toy", "dataset": dataset, "model": "toy_mlp", "method": "wds", "rank": 16,
+        "variant": "slides", "seed": seed, "split": "test", "view": "trained", "value": 0.5,
+        "epochs": 3, "batch_size": 30, "learning_rate": 1e-3, "alpha": 32.0, "begin": 0.05,
+        "end": 0.85, "floor": 0.0, "noise_gate": 0.3, "fraction": 1.0, "seconds": 1.0,
+        "backend": "tensorflow", "backend_version": "2.20.0", "keras_version": "3.11.0",
+        "clora_version": "0.1.0", "python": "3.11.1", "processor": "one", "date": date,
+        "config": f"{dataset}{seed}",
+    }  # fmt: skip
+    rows = [{**values, "metric": metric} for metric in ("accuracy", "seconds")]
+    epoch = dict.fromkeys(HISTORY_COLUMNS) | {
+        name: values[name] for name in HISTORY_COLUMNS if name in values
+    }
+    ResultsStore(folder, "toy").append(rows, [epoch | {"epoch": 0, "step": 0}])
+
+
+def test_results_are_those_of_one_dataset(monkeypatch, tmp_path):
+    monkeypatch.setenv("CLORA_RESULTS", str(tmp_path))
+    record(tmp_path, 0)
+    record(tmp_path, 2, date="2026-01-05")
+    record(tmp_path, 0, dataset="fashion_mnist")
+    rows, history, text = course.results("toy", dataset="digits")
+    assert set(rows["config"]) == set(history["config"]) == {"digits0", "digits2"}
+    for part in ("digits", "2 runs", "2 seeds (0, 2)", "tensorflow 2.20.0", "Keras 3.11.0",
+                 "Python 3.11.1", "clora_lab 0.1.0", "one", "2026-01-02 to 2026-01-05"):  # fmt: skip
+        assert part in text
+    assert "\n" not in text
+    assert "one seed (0)" in course.results("toy", dataset="fashion_mnist")[2]
+
+
+def test_missing_results_say_where_and_what_to_do(monkeypatch, tmp_path):
+    monkeypatch.setenv("CLORA_RESULTS", str(tmp_path))
+    with pytest.raises(course.ResultsMissing, match="'toy' on digits.*RUN = 'quick'.*reproduce toy"):
+        course.results("toy", dataset="digits")
+    record(tmp_path, dataset="fashion_mnist")
+    with pytest.raises(course.ResultsMissing, match=re.escape(str(tmp_path))):
+        course.results("toy", dataset="digits")
+
+
+def test_provenance_refuses_what_are_no_result_rows():
+    with pytest.raises(ValueError, match="Missing: .*'config'"):
+        course.provenance(pd.DataFrame({"dataset": ["digits"]}))
+    with pytest.raises(ValueError, match="rows: 0"):
+        course.provenance(pd.DataFrame(columns=list(RESULT_COLUMNS)))
+
+
+# --- what a notebook shows ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    found = []
+    monkeypatch.setattr(course, "display", lambda *shown, **settings: found.append((*shown, settings)))
+    return found
+
+
+def test_show_is_a_picture_with_its_description(shown):
+    fig = figures.decay_curve(lambda step: 1 - step / 10, total_steps=10)
+    assert course.show(fig) is None, "nothing to be printed below the picture"
+    ((data, settings),) = shown
+    assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG")
+    assert data["text/plain"] == figures.alt_text(fig)
+    assert settings["raw"]
+    described = {"alt": figures.alt_text(fig), "width": course.SHOWN_WIDTH}
+    assert settings["metadata"] == {"image/png": described}
+
+
+def test_show_refuses_a_figure_without_a_description(shown):
+    with pytest.raises(ValueError, match="must carry a description"):
+        course.show(Figure())
+    assert not shown
+
+
+def test_say_is_markdown(shown):
+    course.say("*a*")
+    assert isinstance(shown[0][0], IPython.display.Markdown) and shown[0][0].data == "*a*"
+
+
+FRAME = pd.DataFrame({"a": [0.1, 0.2, 0.4], "b": [0.3, np.nan, 0.25]}, index=[1, 2, 10])
+
+
+def test_lines_draw_what_is_there():
+    fig = course.lines(FRAME, "Title", "x", "y (%)", percent=True, marks={"here": 3}, ylim=(0, 1))
+    (ax,) = fig.axes
+    first, second, mark = ax.lines
+    np.testing.assert_array_equal(first.get_xydata(), [[1, 0.1], [2, 0.2], [10, 0.4]])
+    np.testing.assert_array_equal(second.get_xydata(), [[1, 0.3], [10, 0.25]])
+    assert mark.get_xdata()[0] == 3
+    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_ylim()) == ("x", "y (%)", (0, 1))
+    assert (
+        fig.alt_text == "Title: y (%) against x from 1 to 10; a from 10.0% to 40.0%; b from 30.0% to 25.0%."
+    )
+
+
+def test_marks_stay_inside_the_axes():
+    fig = course.lines(FRAME, "T", "x", "y", marks={"a long name at the left": 1, "and at the right": 10})
+    (ax,) = fig.axes
+    box = ax.get_window_extent()
+    for text in ax.texts:
+        extent = text.get_window_extent()
+        assert box.x0 - 10 <= extent.x0 and extent.x1 <= box.x1 + 10
+
+
+@pytest.mark.parametrize(
+    "names", [("a", "b"), ("a rather long name of a curve, the first", "and the second, too")]
+)
+def test_legend_fits_the_figure(names):
+    fig = course.lines(FRAME.set_axis(list(names), axis=1), "T", "x", "y")
+    legend = fig.legends[0].get_window_extent()
+    assert legend.x0 >= 0 and legend.x1 <= fig.bbox.x1
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == list(names)
+
+
+def test_bars_draw_and_say_every_value():
+    frame = FRAME[["a"]].assign(c=[0.5, 0.6, 0.7]).set_axis(["p", "q", "r"])
+    fig = course.bars(frame, "Title", "y (%)", percent=True)
+    (ax,) = fig.axes
+    assert [bar.get_height() for bar in ax.patches] == [0.1, 0.2, 0.4, 0.5, 0.6, 0.7]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["p", "q", "r"]
+    assert "q: a 20.0%, c 60.0%" in fig.alt_text
+
+
+def test_matrices_share_one_scale():
+    fig = course.matrices({"I": np.eye(4), "-2 I": -2 * np.eye(4)}, "Title")
+    images = [ax.images[0] for ax in fig.axes[:2]]
+    np.testing.assert_array_equal(images[1].get_array(), -2 * np.eye(4))
+    assert images[0].get_clim() == images[1].get_clim()
+    assert images[0].get_clim()[0] == -images[0].get_clim()[1]
+    assert "I (4 × 4" in fig.alt_text
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: course.lines(FRAME[[]], "T", "x", "y"), "`frame` must have rows"),
+        (lambda: course.lines(FRAME.iloc[:0], "T", "x", "y"), "`frame` must have rows"),
+        (lambda: course.bars(pd.DataFrame(np.ones((2, 8))), "T", "y"), "one to seven columns"),
+        (lambda: course.matrices({"v": np.ones(3)}, "T"), r"shapes: \[\(3,\)\]"),
+        (lambda: course.matrices({}, "T"), "one to four matrices"),
+    ],
+)
+def test_impossible_pictures_are_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
