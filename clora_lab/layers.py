@@ -153,7 +153,11 @@ class CLoRA(keras.layers.Layer):
             layer.build(before.compute_output_shape(input_shape))
 
     def compute_output_shape(self, input_shape):
-        return self._make_base().compute_output_shape(input_shape)
+        is_ready = self.base is not None and self.base.built
+        layer = self.base if is_ready else self._make_base()
+        if isinstance(layer, keras.layers.EinsumDense) and not layer.built:
+            layer.build(input_shape)  # Keras 3.12 and older know its output shape only then
+        return layer.compute_output_shape(input_shape)
 
     def start_from(self, kernel: np.ndarray, bias: np.ndarray | None) -> None:
         """Take over the weights of the replaced layer and set the pair to its start values.

@@ -20,7 +20,7 @@ import pytest
 
 pytest.importorskip("selenium")
 from selenium import webdriver
-from selenium.common.exceptions import StaleElementReferenceException, WebDriverException
+from selenium.common.exceptions import StaleElementReferenceException, TimeoutException
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -31,7 +31,7 @@ SCREENSHOTS = ROOT / "out" / "browser"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 CHROMEDRIVER = shutil.which("chromedriver")
 SECONDS = 240  # for one step of a test; the machine may be busy
-RUN_SECONDS = 420  # for all the cells of a notebook
+RUN_SECONDS = 300  # for all the cells of a notebook
 
 if not (CHROMIUM and CHROMEDRIVER):
     reason = "needs Chromium: apt-get install chromium chromium-driver"
@@ -88,6 +88,12 @@ def write_notebooks(folder):
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), folder / "all.ipynb")
 
 
+def write_setting(home, plugin, text):
+    path = home / "jupyterlab_settings_dir" / "@jupyterlab" / f"{plugin}.jupyterlab-settings"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+
+
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
     """The address of a JupyterLab of its own; a function of a notebook's name."""
@@ -101,10 +107,9 @@ def lab(tmp_path_factory):
     env |= {"CLORA_RUN": "quick", "CLORA_DATASET": "digits", "CLORA_OFFLINE": "1"}
     env |= {"PYTHONPATH": str(ROOT), "JUPYTER_PREFER_ENV_PATH": "1"}
     env.pop("MPLBACKEND", None)  # a kernel brings its own
-    # All cells in the page, also those that can't be seen.
-    settings = home / "jupyterlab_settings_dir" / "@jupyterlab" / "notebook-extension"
-    settings.mkdir(parents=True)
-    (settings / "tracker.jupyterlab-settings").write_text('{"windowingMode": "none"}')
+    # All cells in the page, also those that can't be seen; no question that covers it.
+    write_setting(home, "notebook-extension/tracker", '{"windowingMode": "none"}')
+    write_setting(home, "apputils-extension/notification", '{"fetchNews": "false"}')
     port, token = free_port(), secrets.token_hex(16)
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
     command += ["--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", "--ServerApp.port_retries=0"]
@@ -164,7 +169,8 @@ class Reader:
         driver.get(address)
         self.wait(lambda: self.all(".jp-Notebook .jp-CodeCell"), "the notebook to open")
         self.wait(lambda: not self.all("#jupyterlab-splash"), "JupyterLab to be ready")
-        self.wait(lambda: self.all(".jp-Notebook-ExecutionIndicator[data-status='idle']"), "a kernel")
+        # The indicator above the notebook says "idle" also before there is a kernel.
+        self.wait(lambda: "| Idle" in self.all("#jp-main-statusbar")[0].text, "a kernel")
 
     def all(self, css, inside=None):
         return (inside or self.driver).find_elements(By.CSS_SELECTOR, css)
@@ -175,7 +181,7 @@ class Reader:
         waiting = WebDriverWait(self.driver, seconds, 0.1, ignored_exceptions=ignored)
         try:
             return waiting.until(lambda driver: condition())
-        except WebDriverException:
+        except TimeoutException:
             self.shoot("failed")
             pytest.fail(f"{self.name}: waited {seconds} s for {what}; see {SCREENSHOTS}/", pytrace=True)
 
@@ -191,8 +197,8 @@ class Reader:
         self.wait(self._have_run, "the cells", RUN_SECONDS)
 
     def _have_run(self):
-        errors = self.all("[data-mime-type='application/vnd.jupyter.error']")
-        if errors:
+        stopped_by = "[data-mime-type='application/vnd.jupyter.error'], dialog.jp-Dialog"
+        if errors := self.all(stopped_by):
             self.shoot("error")
             pytest.fail(f"{self.name}: a cell failed:\n{errors[0].text[-3000:]}", pytrace=False)
         script = """return [...document.querySelectorAll('.jp-Notebook .jp-CodeCell')]
