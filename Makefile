@@ -82,7 +82,7 @@ bench: $(VENV)/.ready ## run benchmarks/*.py: speed, as ratios measured side by 
 # An override that never applies is uv's way to leave a package and all that only it needs out.
 lock: | $(VENV)/bin/python ## renew the locks after a change of pyproject.toml; ARGS=--upgrade
 	[ -x $(VENV)/bin/uv ] || $(RUN) $(PIP) 'uv>=0.5,<1'
-	$(UV_COMPILE) --extra notebooks --extra test -o requirements.lock
+	$(UV_COMPILE) --extra notebooks --extra test --extra bench -o requirements.lock
 	echo "tensorflow; python_version < '3'" > $(VENV)/without-tensorflow.txt
 	$(UV_COMPILE) --extra jax -c requirements.lock --overrides $(VENV)/without-tensorflow.txt \
 	  -o requirements-jax.lock

@@ -222,8 +222,10 @@ class Reader:
     def picture(self, widget):
         """The displayed bytes of a widget's picture, as text, and its description."""
         script = """const [widget, done] = arguments, image = widget.querySelector('img');
+            if (!image) return done(null);
             fetch(image.src).then(r => r.blob()).then(blob => { const reader = new FileReader();
-            reader.onload = () => done([reader.result, image.title, image.naturalWidth]);
+            const alt = widget.querySelector('.clora-alt').textContent;
+            reader.onload = () => done([reader.result, alt, image.naturalWidth]);
             reader.readAsDataURL(blob) }).catch(() => done(null))"""
         # Between two pictures the address of the old one is invalid.
         found = self.wait(lambda: self.driver.execute_async_script(script, widget), "a picture")

@@ -294,7 +294,7 @@ def test_rank_explorer_refuses_impossible_ranks_in_place():
     assert changed(explorer, layer="dense_1") and changed(explorer, rank=100)
     assert "below 86" in explorer.message.value
     assert changed(explorer, rank=8, keep_bias=False) and explorer.message.value == ""
-    assert "Rank 8 for layer dense_1" in explorer.image.tooltip
+    assert "Rank 8 for layer dense_1" in explorer.text.value
 
 
 def test_rank_explorer_needs_a_model_that_can_be_compressed():
@@ -429,7 +429,7 @@ def test_live_training_runs_to_its_end(trained, digits):
     expected = keras.ops.convert_to_numpy(widget.model(x))
     np.testing.assert_allclose(keras.ops.convert_to_numpy(widget.small(x)), expected, atol=1e-4)
     assert not cl.clora_layers(widget.small)
-    assert widget.image.value != first and "epoch 6" in widget.image.tooltip
+    assert widget.image.value != first and "epoch 6" in widget.text.value
     assert not widget.start_button.disabled and widget.stop_button.disabled
     for weight, old in zip(trained.weights, before, strict=True):
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(weight), old)

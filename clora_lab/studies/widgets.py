@@ -57,6 +57,7 @@ STEPS = 1000  # of the schedules that the explorer draws; a thousandth of the tr
 
 CSS = """<style>
 .clora-stale {opacity: .35}
+.clora-alt {position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%)}
 .clora-message {border-left: 4px solid; padding: .3em .7em; line-height: 1.4; color: #222}
 .clora-error {border-color: #c0392b; background: #fdf0ee}
 .clora-note {border-color: #0173b2; background: #eef6fb}
@@ -139,8 +140,8 @@ class Explorer(ipywidgets.VBox):
             self.image.add_class("clora-stale")
             return
         self.message.value = _note(reading.remark)
-        self.text.value = reading.text
-        self.image.value, self.image.tooltip = picture, alt
+        self.image.value = picture
+        self.text.value = _alt(alt) + reading.text
         self.image.remove_class("clora-stale")
 
     def _draw(self) -> tuple[bytes, str, Reading]:
@@ -221,6 +222,11 @@ def _error(error: Exception, remedy: str = "") -> str:
     kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
     text = html.escape(f"{kind}{error} {remedy}".strip()).replace("\n", "<br>")
     return f'<div class="clora-message clora-error" role="alert"><b>⚠</b> {text}</div>'
+
+
+def _alt(text: str) -> str:
+    """A picture's description for screen readers: an Image widget has none, and breaks with a tooltip."""
+    return f'<span class="clora-alt">Picture: {html.escape(text)}</span>'
 
 
 def _note(remark: str) -> str:
@@ -1318,9 +1324,10 @@ class LiveTraining(ipywidgets.VBox):
             min=0, max=1, layout=ipywidgets.Layout(width="14em", max_width="98%")
         )
         self.status, self.message = ipywidgets.HTML("Ready."), ipywidgets.HTML()
+        self.text = ipywidgets.HTML()
         self.image = _image()
         buttons = [self.start_button, self.stop_button, self.force_button, self.progress, self.status]
-        rows = [_row(list(self.controls.values())), _row(buttons), self.message, self.image]
+        rows = [_row(list(self.controls.values())), _row(buttons), self.message, self.image, self.text]
         super().__init__([ipywidgets.HTML(CSS), *rows])
 
     @property
@@ -1471,7 +1478,7 @@ class LiveTraining(ipywidgets.VBox):
 
     def _redraw(self):
         fig = self._picture.draw(self.history, self._dense)
-        self.image.value, self.image.tooltip = _png(fig), fig.alt_text
+        self.image.value, self.text.value = _png(fig), _alt(fig.alt_text)
         self._drawn = self._told = time.monotonic()
 
     def _show_progress(self, step):
