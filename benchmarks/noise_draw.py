@@ -1,6 +1,6 @@
 """Drawing the noise of one step: whole kernel or output space, and TensorFlow's generators under XLA.
 
-    python benchmarks/noise_draw.py [--rounds 15]
+python benchmarks/noise_draw.py [--rounds 15]
 """
 
 import argparse

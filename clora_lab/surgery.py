@@ -22,6 +22,12 @@ from clora_lab.layers import CLoRA
 from clora_lab.schedules import Schedule
 
 VIEWS = ("trained", "compressed", "original")
+NORMALIZATIONS = (
+    keras.layers.BatchNormalization,
+    keras.layers.GroupNormalization,
+    keras.layers.LayerNormalization,
+    keras.layers.Normalization,
+)
 
 
 def compress(
@@ -367,9 +373,13 @@ def _output_layers(model) -> set[int]:
         if isinstance(operation, (keras.Sequential, Functional)):
             for tensor in operation.outputs:
                 visit(tensor._keras_history.operation)
-        elif isinstance(operation, keras.layers.Layer) and operation.weights:
+        elif (
+            isinstance(operation, keras.layers.Layer)
+            and operation.weights
+            and not isinstance(operation, NORMALIZATIONS)
+        ):
             found.add(id(operation))
-        else:  # an activation, a reshape, an operation: what feeds it makes the output
+        else:  # an activation, a normalisation, an operation: what feeds it makes the output
             for node in operation._inbound_nodes[:1]:
                 for tensor in node.input_tensors:
                     visit(tensor._keras_history.operation)

@@ -735,3 +735,17 @@ def test_finalize_a_plain_model():
     small = cl.finalize(nets.compress(model), force=True)
     with pytest.raises(ValueError, match="nothing to finalize"):
         cl.finalize(small)
+
+
+def test_the_output_layer_is_found_behind_a_normalisation():
+    model = keras.Sequential(
+        [
+            keras.Input((6,)),
+            keras.layers.Dense(5, name="hidden"),
+            keras.layers.Dense(3, name="head"),
+            keras.layers.BatchNormalization(),
+            keras.layers.Softmax(),
+        ]
+    )
+    compressed = cl.compress(model, rank=1, schedule=cl.LinearDecay(10))
+    assert [layer.name for layer in cl.clora_layers(compressed)] == ["hidden"]

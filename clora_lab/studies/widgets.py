@@ -46,7 +46,7 @@ DPI = 100
 # Titles at a given height: finding a free one takes a third of the time of a picture.
 STYLE = {**figures.STYLE, "axes.titley": 1.0}
 PICTURE_WIDTH = "660px"
-LABEL_WIDTH, CONTROL_WIDTH = "10em", "25em"
+LABEL_WIDTH, CONTROL_WIDTH = "9.5em", "28em"
 WHOLE = "(whole model)"
 # More values than these show in no density, and would make it slow.
 MAX_WEIGHTS = 50_000
@@ -61,6 +61,8 @@ CSS = """<style>
 .clora-message {border-left: 4px solid; padding: .3em .7em; line-height: 1.4; color: #222}
 .clora-error {border-color: #c0392b; background: #fdf0ee}
 .clora-note {border-color: #0173b2; background: #eef6fb}
+.clora-text * {line-height: 1.45}
+.clora-text p {margin: .3em 0}
 .clora-text table {border-collapse: collapse; font-size: 90%}
 .clora-text th, .clora-text td {padding: .15em .8em; text-align: right; border: none}
 .clora-text th:first-child, .clora-text td:first-child {text-align: left; padding-left: 0}
@@ -1290,7 +1292,8 @@ class LiveTraining(ipywidgets.VBox):
         for control in self.controls.values():
             control.observe(self._check, names="value")
         self._check()
-        self.image.value = _png(TrainingPicture(epochs, "Live training: press Start").figure)
+        fig = TrainingPicture(epochs, "Live training: press Start").figure
+        self.image.value, self.text.value = _png(fig), _alt(fig.alt_text)
 
     def _make_controls(self, method, rank, epochs):
         largest = max(rule.max_rank for rule in self._rules)
