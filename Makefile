@@ -10,7 +10,7 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0
 ARGS ?=
 NOTEBOOKS ?= $(sort $(wildcard notebooks/[0-9][0-9]_*.py))
-export TF_CPP_MIN_LOG_LEVEL ?= 2
+export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 # Tests of the method itself. They need no TensorFlow and must pass under each backend.
 UNIT_TESTS := $(patsubst %,tests/test_%.py,\

@@ -171,7 +171,7 @@ class Reader:
         self.wait(lambda: self.all(".jp-Notebook .jp-CodeCell"), "the notebook to open")
         self.wait(lambda: not self.all("#jupyterlab-splash"), "JupyterLab to be ready")
         # The indicator above the notebook says "idle" also before there is a kernel.
-        self.wait(lambda: "| Idle" in self.all("#jp-main-statusbar")[0].text, "a kernel")
+        self.wait(self._is_idle, "a kernel")
 
     def all(self, css, inside=None):
         return (inside or self.driver).find_elements(By.CSS_SELECTOR, css)
@@ -202,13 +202,18 @@ class Reader:
         if errors := self.all(stopped_by):
             self.shoot("error")
             pytest.fail(f"{self.name}: a cell failed:\n{errors[0].text[-3000:]}", pytrace=False)
-        # A cell below the screen may not be in the page yet; an empty one never gets a number.
+        # A cell below the screen may not be in the page yet; one that is folded or empty has no number.
         script = """return [...document.querySelectorAll('.jp-Notebook .jp-CodeCell')].map(cell => {
             const source = cell.querySelector('.cm-content')
+            if (cell.querySelector('.jp-Placeholder')) return '[0]:'
             if (source && !source.textContent.trim()) return '[0]:'
             return cell.querySelector('.jp-InputPrompt')?.textContent || '' })"""
         prompts = self.driver.execute_script(script)
-        return prompts and all(prompt.strip("[]: ").isdigit() for prompt in prompts)
+        numbered = prompts and all(prompt.strip("[]: ").isdigit() for prompt in prompts)
+        return numbered and self._is_idle()
+
+    def _is_idle(self):
+        return "| Idle" in self.all("#jp-main-statusbar")[0].text
 
     def widget(self, label):
         """The widget, controls, picture and all, that has a control with this label."""

@@ -11,6 +11,7 @@ import datetime
 import functools
 import hashlib
 import json
+import logging
 import os
 import platform
 import time
@@ -368,6 +369,8 @@ def run(experiment: Experiment) -> tuple[list[dict], list[dict]]:
         metric is "seconds" (this training alone, without the dense net's).
     """
     keras.utils.clear_session()
+    # A process runs many nets, each with its own compiled step: TensorFlow's advice on that is noise here.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     data = _data(experiment.dataset)
     dense, history, seconds = dense_net(experiment)
     keras.utils.set_random_seed(experiment.seed)

@@ -191,7 +191,7 @@ def _png(fig: Figure) -> bytes:
 
 def _image() -> ipywidgets.Image:
     # A fixed width would be cut on a small screen, a relative one alone be huge on a large one.
-    layout = ipywidgets.Layout(width="100%", max_width=PICTURE_WIDTH, object_fit="contain")
+    layout = ipywidgets.Layout(width="100%", max_width=PICTURE_WIDTH, margin="0", object_fit="contain")
     return ipywidgets.Image(format="png", layout=layout)
 
 
