@@ -144,6 +144,7 @@ def wait_for_server(server, address, log):
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
+    shutil.rmtree(SCREENSHOTS, ignore_errors=True)
     patch = pytest.MonkeyPatch()
     patch.setenv("NO_PROXY", "127.0.0.1,localhost")
     patch.setenv("no_proxy", "127.0.0.1,localhost")

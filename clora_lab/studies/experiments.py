@@ -161,7 +161,8 @@ def toy_grid(
         seeds: one run of everything for each.
         variants: of "slides" (four methods and all baselines, constant learning rate), "cosine" (noise &
             bias and all baselines with a cosine learning rate, the dense net too), "noise_to_end"
-            (slide 15: noise & bias at the smallest rank with noise until the end of learning).
+            (slide 15: noise & bias at the smallest rank with noise until the end of learning), "recipe"
+            (the best found: `RECIPE`, with a cosine learning rate).
         **changes: fields of `Experiment` for all of them, for instance `epochs`.
 
     Raises:
@@ -207,7 +208,16 @@ def _noise_to_end(ranks) -> list[dict]:
     return [{"method": "noise_bias", "rank": min(ranks), **end}]
 
 
-VARIANTS = {"slides": _slides, "cosine": _cosine, "noise_to_end": _noise_to_end}
+# The best recipe found on the validation images at each rank; data/results/toy_search.csv has the search.
+RECIPE = {"method": "noise_bias", "init": "svd", "begin": 0.0, "end": 0.5}
+
+
+def _recipe(ranks) -> list[dict]:
+    cosine = {"variant": "recipe", "lr_schedule": "cosine", "dense_lr_schedule": "cosine"}
+    return [{**RECIPE, **cosine, "rank": rank} for rank in ranks]
+
+
+VARIANTS = {"slides": _slides, "cosine": _cosine, "noise_to_end": _noise_to_end, "recipe": _recipe}
 
 
 @functools.lru_cache(maxsize=2)
