@@ -69,7 +69,7 @@ def standard_normal(shape, seed, xla: bool = False):
         shape: tuple of ints.
         seed: a `keras.random.SeedGenerator`, for instance a `DrawnSeed`.
         xla: True while TensorFlow compiles with XLA. TensorFlow's default generator, Philox, takes XLA on
-            the CPU some 30 times as long as Threefry (measured in benchmarks/), which in turn is not to be
+            the CPU some 70 times as long as Threefry (benchmarks/noise_draw.py), which in turn is not to be
             had without XLA. On the other backends it has no effect.
     """
     if xla and keras.backend.backend() == "tensorflow":
