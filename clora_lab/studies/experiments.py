@@ -225,6 +225,14 @@ def _data(dataset: str) -> datasets.Dataset:
     return datasets.load(dataset)
 
 
+def _training_part(experiment: Experiment) -> tuple[np.ndarray, np.ndarray, int]:
+    """The images and labels that an experiment trains on, and its steps an epoch."""
+    data = _data(experiment.dataset)
+    count = max(experiment.batch_size, round(len(data.x_train) * experiment.fraction))
+    x, y = data.x_train[:count], data.y_train[:count]
+    return x, y, -(-len(x) // experiment.batch_size)
+
+
 class PathViews(keras.callbacks.Callback):
     """Adds validation loss and accuracy, of what trains and of single paths, to each epoch's logs.
 
@@ -287,9 +295,7 @@ def fit(model: keras.Model, experiment: Experiment) -> list[dict]:
     """
     wrapped = bool(cl.clora_layers(model))
     data = _data(experiment.dataset)
-    count = max(experiment.batch_size, round(len(data.x_train) * experiment.fraction))
-    x, y = data.x_train[:count], data.y_train[:count]
-    steps = -(-len(x) // experiment.batch_size)
+    x, y, steps = _training_part(experiment)
     compile_model(model, experiment, steps * experiment.epochs)
     views = ("trained", "compressed") if wrapped else ("trained",)
     if experiment.method == "wds":  # slide 12 shows the decaying path on its own
@@ -385,9 +391,8 @@ def run(experiment: Experiment) -> tuple[list[dict], list[dict]]:
     dense, history, seconds = dense_net(experiment)
     keras.utils.set_random_seed(experiment.seed)
     begin = time.perf_counter()
-    count = max(experiment.batch_size, round(len(data.x_train) * experiment.fraction))
-    total_steps = -(-count // experiment.batch_size) * experiment.epochs
-    model = build(experiment, dense, total_steps)
+    _, _, steps = _training_part(experiment)
+    model = build(experiment, dense, steps * experiment.epochs)
     wrapped = experiment.method in layers.METHODS
     if wrapped:
         history = fit(model, experiment)
@@ -410,14 +415,10 @@ def run(experiment: Experiment) -> tuple[list[dict], list[dict]]:
             result = evaluate(net, x, y)
             values += [(split, view, name, result[name]) for name in ("accuracy", "loss")]
     values.append(("model", "-", "parameters", float(small.count_params())))
-    if experiment.method != "dense":
-        ratio = cl.ratio(dense, small, convention="slides")
-        values.append(("model", "-", "ratio_percent", 100.0 * ratio))
-        ratio = cl.ratio(dense, small, convention="model")
-        values.append(("model", "-", "ratio_model_percent", 100.0 * ratio))
-    else:
-        values.append(("model", "-", "ratio_percent", 100.0))
-        values.append(("model", "-", "ratio_model_percent", 100.0))
+    for metric, convention in (("ratio_percent", "slides"), ("ratio_model_percent", "model")):
+        # The dense net has no compressed layer to count, and is all of itself by any convention.
+        ratio = 1.0 if experiment.method == "dense" else cl.ratio(dense, small, convention)
+        values.append(("model", "-", metric, 100.0 * ratio))
     values.append(("model", "-", "seconds", seconds))
     return _rows(experiment, values, seconds), _history_rows(experiment, history)
 
