@@ -15,10 +15,11 @@ import sys
 __version__ = "0.1.0"
 
 _HOMES = {
-    "accounting": ("CONVENTIONS", "ratio", "report"),
+    "accounting": ("CONVENTIONS", "ENCODER_CONVENTIONS", "ratio", "report"),
     "callbacks": ("DecayCallback",),
     "factors": ("BreakEvenWarning",),
     "layers": ("CLoRA", "DecayNotMovingWarning"),
+    "recipes": ("load_recipe", "save_recipe"),
     "schedules": (
         "ConstantDecay",
         "CosineDecay",

@@ -8,6 +8,7 @@ import keras
 import pandas as pd
 
 from clora_lab import _checks, factors, surgery
+from clora_lab.factors import KernelPair
 from clora_lab.layers import CLoRA
 
 CONVENTIONS = {
@@ -16,6 +17,13 @@ CONVENTIONS = {
     "slides_head": "as 'slides', plus the parameters of the output layer (four of six rows of slide 19)",
     "model": "all parameters that remain over all parameters of the original",
     "layers": "parameters that remain in the compressed layers over those the same layers had",
+}
+# Of models with the encoder blocks of KerasHub alone.
+ENCODER_CONVENTIONS = {
+    "slides_bert": "factors, and a bias for each compressed layer that had one, over the parameters of the "
+    "encoder blocks alone, as if what is not compressed in them were gone (the rows of slide 22)",
+    "slides_bert_norms": "as 'slides_bert', plus the layer norms of the blocks (the rows of slide 21)",
+    "encoder": "all parameters that remain in the encoder blocks over all that were there",
 }
 
 
@@ -65,10 +73,11 @@ def ratio(original: keras.Model, compressed: keras.Model, convention: str = "mod
     Args:
         original: the model that was given to `compress`.
         compressed: what `compress` or `finalize` made of it.
-        convention: a key of `CONVENTIONS`, where each is defined.
+        convention: a key of `CONVENTIONS` or, for KerasHub's encoders, of `ENCODER_CONVENTIONS`.
 
     Raises:
-        ValueError: for an unknown convention, or models that do not belong together.
+        ValueError: for an unknown convention, one of encoder blocks where there are none, or models that do
+            not belong together.
 
     Example:
         >>> import keras
@@ -78,7 +87,7 @@ def ratio(original: keras.Model, compressed: keras.Model, convention: str = "mod
         >>> round(cl.ratio(model, model_c, convention="slides"), 4)  # 88 / 387
         0.2274
     """
-    _checks.one_of("convention", convention, CONVENTIONS)
+    _checks.one_of("convention", convention, {**CONVENTIONS, **ENCODER_CONVENTIONS})
     pairs = _pairs(original, compressed)
     rows = [_row(*pair) for pair in pairs]
     remain = sum(row["parameters"] for row in rows if row["compressed"])
@@ -90,7 +99,19 @@ def ratio(original: keras.Model, compressed: keras.Model, convention: str = "mod
             )
         return remain / sum(row["original_parameters"] for row in rows if row["compressed"])
     total = original.count_params()
-    if convention == "model":
+    if convention in ENCODER_CONVENTIONS:
+        blocks = tuple(surgery._blocks(original))
+        if not blocks:
+            raise ValueError(
+                f"`convention` {convention!r} is of the encoder blocks of KerasHub, and model "
+                f"{original.name!r} has none. Use 'model', 'layers' or 'slides'."
+            )
+        inside = [row["layer"].startswith(blocks) for row in rows]
+        pairs = [pair for pair, within in zip(pairs, inside, strict=True) if within]
+        rows = [row for row, within in zip(rows, inside, strict=True) if within]
+        total = sum(row["original_parameters"] for row in rows)
+        remain = sum(row["parameters"] for row in rows if row["compressed"])
+    if convention in ("model", "encoder"):
         return sum(row["parameters"] for row in rows) / total
     # The slides count a bias for every compressed layer, whether or not the method keeps one.
     for (_, old, new), row in zip(pairs, rows, strict=True):
@@ -99,6 +120,9 @@ def ratio(original: keras.Model, compressed: keras.Model, convention: str = "mod
     if convention == "slides_head":
         outputs = surgery._output_layers(original)
         remain += sum(old.count_params() for _, old, _ in pairs if id(old) in outputs)
+    if convention == "slides_bert_norms":
+        norms = (old for _, old, _ in pairs if isinstance(old, keras.layers.LayerNormalization))
+        remain += sum(old.count_params() for old in norms)
     return remain / total
 
 
@@ -126,7 +150,7 @@ def _check_shapes(path, old, new):
     if isinstance(new[-1], CLoRA):
         other = new[-1].rule.kernel_shape
     elif len(new) == 1:
-        other = tuple(new[0].kernel.shape)
+        other = tuple(new[0].kernel_shape if isinstance(new[0], KernelPair) else new[0].kernel.shape)
     else:
         matrices = [factors.rule(layer).matrix_shape for layer in new]
         whole, other = factors.rule(old).matrix_shape, (matrices[0][0], matrices[1][1])
@@ -141,15 +165,17 @@ def _check_shapes(path, old, new):
 def _row(path, old, new) -> dict:
     last = new[-1]
     wrapped = isinstance(last, CLoRA)
-    was_compressed = wrapped or len(new) == 2 or hasattr(last, "clora_stored")
+    factored = isinstance(last, KernelPair)
+    was_compressed = wrapped or factored or len(new) == 2 or hasattr(last, "clora_stored")
     if wrapped:
         stored = run = last.remaining_parameters
     else:
         run = sum(layer.count_params() for layer in new)
         stored = getattr(last, "clora_stored", run)
     before, after = _flops(old), 0
-    if wrapped and last.factorization == "loralib" and isinstance(old, keras.layers.Conv2D):
-        run = math.prod(last.rule.kernel_shape) + (math.prod(last.rule.bias_shape) * last.has_bias)
+    if factored or (wrapped and last.rule.merges):  # the factors are multiplied, the whole kernel runs
+        kernel = math.prod(last.kernel_shape if factored else last.rule.kernel_shape)
+        run = kernel + (old.kernel.shape[-1] if _has_bias(new) else 0)
         after = before
     elif wrapped:
         after = _flops_of_pair(old, last)

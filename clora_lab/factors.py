@@ -57,6 +57,7 @@ class Rule:
     """
 
     fan_scale = math.sqrt(5.0)  # of the slides' initialiser; 1 for convolutions
+    merges = False  # whether the pair is one kernel, which in training adds to W before the layer runs once
 
     def __init__(self, layer):
         # The layer itself is not kept: a rule must not hold a second copy of W alive.
@@ -322,9 +323,11 @@ class ConvLoralibRule(ConvPairRule):
     """Conv2D as loralib factors it: B (Cout k, rank k) times A (rank k, Cin k), reshaped to the kernel.
 
     B A has the memory order of loralib's kernel, (Cout, Cin, k, k). No stock layer holds these factors:
-    in training they are the weights of `KernelPair`; the finished net gets their product as the kernel
-    of an ordinary Conv2D, so it stores fewer parameters (what `report` counts) but runs as many.
+    in training they are the weights of `KernelPair`, and the finished net gets either their product as the
+    kernel of an ordinary Conv2D, or the `KernelPair` itself. Either runs as many parameters as W had.
     """
+
+    merges = True
 
     def __init__(self, layer):
         super().__init__(layer)
@@ -354,12 +357,28 @@ class ConvLoralibRule(ConvPairRule):
         return np.transpose(np.reshape(matrix.T, (filters, channels, k, k)), (2, 3, 1, 0))
 
     def pair(self, rank):
-        kept = ("dtype", "data_format", "strides", "padding", "dilation_rate")
-        config = {key: self.config[key] for key in kept}
-        return [KernelPair.from_config({**config, "rank": rank, "kernel_shape": self.kernel_shape})]
+        return [self._factored(rank, ("dtype", "data_format", "strides", "padding", "dilation_rate"))]
 
     def final(self, rank, config):
         return [keras.layers.Conv2D.from_config(_without_kernel(config))]
+
+    def final_factored(self, rank, config) -> list[keras.layers.Layer]:
+        """As `final`, with the factors kept: a `KernelPair`."""
+        kept = (
+            "name",
+            "dtype",
+            "data_format",
+            "strides",
+            "padding",
+            "dilation_rate",
+            "activation",
+            "use_bias",
+        )
+        return [self._factored(rank, kept, config)]
+
+    def _factored(self, rank, kept, config=None):
+        config = {key: (config or self.config)[key] for key in kept}
+        return KernelPair.from_config({**config, "rank": rank, "kernel_shape": self.kernel_shape})
 
     def kernels(self, down, up):
         return [down, up]
@@ -373,40 +392,88 @@ class ConvLoralibRule(ConvPairRule):
 
 @keras.saving.register_keras_serializable("clora_lab")
 class KernelPair(keras.layers.Layer):
-    """A convolution whose kernel is the product of loralib's factors; only `CLoRA` makes it.
+    """A convolution whose kernel is the product of loralib's factors: ``f(conv(x, (down up)^T) + c)``.
+
+    It stores k k rank (Cin + Cout) numbers and runs as the full convolution. `CLoRA` trains it; a net that
+    `clora_lab.finalize` made with ``keep_factors=True`` ends with it, and needs this package to load.
 
     Args:
         rank: r; the factors have the width r k.
         kernel_shape: (k, k, Cin, Cout).
-        strides, padding, data_format, dilation_rate: as for Conv2D.
+        strides, padding, data_format, dilation_rate, activation, use_bias: as for Conv2D.
+
+    Input shape: that of the Conv2D.
+
+    Output shape: that of the Conv2D.
+
+    Example:
+        >>> import keras
+        >>> from clora_lab.factors import KernelPair
+        >>> layer = KernelPair(2, (3, 3, 8, 16), strides=1, padding="same")
+        >>> tuple(layer(keras.ops.ones((1, 5, 5, 8))).shape), layer.count_params()
+        ((1, 5, 5, 16), 432)
     """
 
-    def __init__(self, rank, kernel_shape, strides, padding, data_format, dilation_rate, **kwargs):
+    def __init__(
+        self,
+        rank,
+        kernel_shape,
+        strides=1,
+        padding="valid",
+        data_format=None,
+        dilation_rate=1,
+        activation=None,
+        use_bias=False,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         self.rank = rank
         self.kernel_shape = tuple(kernel_shape)
         self.conv = {
             "strides": strides,
             "padding": padding,
-            "data_format": data_format,
+            "data_format": data_format or keras.config.image_data_format(),
             "dilation_rate": dilation_rate,
         }
+        self.activation = keras.activations.get(activation)
+        self.use_bias = use_bias
 
     def build(self, input_shape):
         k, _, channels, filters = self.kernel_shape
         inner = self.rank * k
         self.down = self.add_weight(name="down", shape=(channels * k, inner))
         self.up = self.add_weight(name="up", shape=(inner, filters * k))
+        self.bias = None
+        if self.use_bias:
+            self.bias = self.add_weight(name="bias", shape=(filters,), initializer="zeros")
 
-    def call(self, x):
+    def product(self):
+        """The kernel (k, k, Cin, Cout) that the factors stand for."""
         k, _, channels, filters = self.kernel_shape
         product = ops.transpose(ops.matmul(self.down, self.up))
-        kernel = ops.transpose(ops.reshape(product, (filters, channels, k, k)), (2, 3, 1, 0))
-        return ops.conv(x, kernel, **self.conv)
+        return ops.transpose(ops.reshape(product, (filters, channels, k, k)), (2, 3, 1, 0))
+
+    def call(self, x):
+        outputs = ops.conv(x, self.product(), **self.conv)
+        if self.bias is not None:
+            first = self.conv["data_format"] == "channels_first"
+            outputs = outputs + ops.reshape(self.bias, (-1, 1, 1) if first else (-1,))
+        return outputs if self.activation is None else self.activation(outputs)
+
+    def compute_output_shape(self, input_shape):
+        like = {key: value for key, value in self.conv.items()}
+        k, _, _, filters = self.kernel_shape
+        return keras.layers.Conv2D(filters, k, **like).compute_output_shape(input_shape)
 
     def get_config(self):
-        config = super().get_config()
-        return {**config, "rank": self.rank, "kernel_shape": self.kernel_shape, **self.conv}
+        return {
+            **super().get_config(),
+            "rank": self.rank,
+            "kernel_shape": self.kernel_shape,
+            **self.conv,
+            "activation": keras.activations.serialize(self.activation),
+            "use_bias": self.use_bias,
+        }
 
 
 @functools.singledispatch
@@ -490,6 +557,36 @@ def check_rank(rule_: Rule, rank) -> int:
             "mapping of patterns to ranks, or leave the layer out of `targets`."
         )
     return rank
+
+
+def rank_for_energy(rule_: Rule, kernel: np.ndarray, energy: float) -> int:
+    """The smallest rank whose best pair keeps a share of W's energy, as long as it saves parameters.
+
+    The energy of M is its squared Frobenius norm, the sum of the squared singular values; the best pair of
+    width q keeps the q largest (Eckart & Young 1936). The rank is never above the last one that is smaller
+    than the layer (`break_even_rank` - 1), so that a layer may keep less than asked for.
+
+    Args:
+        rule_: the layer's rule.
+        kernel: W, of the layer's kernel shape.
+        energy: share to keep, in (0, 1).
+
+    Raises:
+        ValueError: `energy` is not in (0, 1).
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from clora_lab import factors
+        >>> layer = keras.layers.Dense(20)
+        >>> layer.build((None, 20))
+        >>> factors.rank_for_energy(factors.rule(layer), np.diag(0.5 ** np.arange(20.0)), 0.99)
+        4
+    """
+    _checks.real("energy", energy, 1e-9, 1.0 - 1e-9)
+    squares = np.linalg.svd(rule_.to_matrix(np.asarray(kernel, "float64")), compute_uv=False) ** 2
+    width = 1 + int(np.searchsorted(np.cumsum(squares), energy * np.sum(squares)))
+    rank = -(-width // rule_.inner(1))
+    return max(1, min(rank, rule_.break_even_rank - 1, rule_.max_rank))
 
 
 def initial_pair(init: str, rule_: Rule, kernel: np.ndarray, rank: int, scale: float, rng):

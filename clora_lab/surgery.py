@@ -1,14 +1,16 @@
 """Whole models in, whole models out: `compress` puts pairs beside layers, `finalize` leaves only the pairs.
 
 Both return a new model and leave the given one as it was, weights included. Sequential and Functional
-models, nested in each other and with shared layers, are rewritten; what a subclassed model or layer does
-is Python code, so the layers inside it can't be.
+models, nested in each other and with shared layers, are rewritten, and so are the Tasks and Backbones of
+KerasHub with the blocks inside (`clora_lab.kerashub`). What another subclassed model or layer does is
+Python code, so the layers inside it can't be.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fnmatch
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -17,7 +19,7 @@ import numpy as np
 from keras import ops
 from keras.src.models.functional import Functional
 
-from clora_lab import _checks, factors
+from clora_lab import _checks, factors, kerashub
 from clora_lab.layers import CLoRA
 from clora_lab.schedules import Schedule
 
@@ -32,7 +34,7 @@ NORMALIZATIONS = (
 
 def compress(
     model: keras.Model,
-    rank: int | Mapping[str, int],
+    rank: int | float | Mapping[str, int | float],
     method: str = "noise_bias",
     schedule: Schedule | None = None,
     targets: Sequence[str] | str | Callable[[keras.layers.Layer], bool] | None = None,
@@ -47,12 +49,16 @@ def compress(
     """Return a copy of `model` whose target layers are `CLoRA` layers, ready to be compiled and trained.
 
     Args:
-        model: a built Sequential or Functional model; it is not changed.
-        rank: rank of every pair, or a mapping of name patterns to ranks (the first that matches counts).
+        model: a built Sequential or Functional model, or a Task or Backbone of KerasHub; it is not changed.
+        rank: rank of every pair; or a share of energy in (0, 1) that every pair must be able to keep, by
+            `clora_lab.factors.rank_for_energy`; or a mapping of name patterns to either (the first that
+            matches counts). One rank for all can make a small layer larger than it was: that warns.
         method: "wds", "bias", "noise" or "noise_bias"; see `CLoRA` for the four forward passes.
         schedule: step -> decay, for instance `LinearDecay(total_steps)`; not needed for init="scratch".
         targets: names or glob patterns of layers, a predicate of a layer, or None for every supported
-            layer but the output layer. A layer in a nested model can be named by its path, "inner/dense".
+            layer but the output layer. A layer in a nested model can be named by its path, "inner/dense", and
+            so can one in a KerasHub block, "bert_backbone/transformer_layer_0/self_attention_layer/query".
+            A pattern passes over what has no low-rank pair, such as norms and embeddings.
         init: "lora" (the slides'), "svd" (best pair of W, the residual decays), "orthogonal", or
             "scratch" (no W at all).
         alpha: the pair is scaled by s = alpha / rank.
@@ -63,7 +69,8 @@ def compress(
         freeze: freeze everything but the pairs and the new biases, as the slides do.
 
     Returns:
-        A new, uncompiled model with the same inputs, outputs and layer names.
+        A new, uncompiled model with the same inputs, outputs and layer names. A Task of KerasHub stays one,
+        with the preprocessor of the given one, so that fit() and predict() take raw text.
 
     Raises:
         ValueError: if the model is unbuilt, subclassed or already compressed; if a target matches nothing
@@ -95,7 +102,7 @@ def compress(
         )
     paths = dict(_walk(model))
     chosen = _choose(model, paths, targets, factorization)
-    ranks = {path: _rank_of(path, paths[path], rank) for path in chosen}
+    ranks = {path: _rank_of(path, paths[path], rank, factorization) for path in chosen}
     state = np.random.SeedSequence(seed).generate_state(len(chosen))
     seeds = {path: int(value % 2**31) for path, value in zip(chosen, state, strict=True)}
 
@@ -132,20 +139,27 @@ def compress(
     return result
 
 
-def finalize(model: keras.Model, force: bool = False) -> keras.Model:
+def finalize(model: keras.Model, force: bool = False, keep_factors: bool = False) -> keras.Model:
     """Return the compressed model: stock Keras layers only, W gone.
 
     A wrapped layer becomes two layers, ``<name>_down`` without bias and activation and ``<name>`` with
-    them, s = alpha / rank multiplied into the second kernel. A loralib convolution becomes one Conv2D
-    whose kernel is the product of its factors (no stock layer can hold them apart). Every layer of the
-    result is trainable.
+    them, s = alpha / rank multiplied into the second kernel. Every layer of the result is trainable.
+
+    No stock layer holds loralib's factors apart. By default their convolution becomes one Conv2D whose
+    kernel is the product: it runs anywhere, but its file is as large as the original's; `report` counts the
+    factors as stored as long as the model is in memory, and the whole kernel once it was saved and loaded,
+    since that is what the file holds. With `keep_factors` it becomes a `clora_lab.factors.KernelPair`: the
+    file holds the factors only, can be trained further as factors, and needs this package to load. Either
+    way it runs as many parameters as W had; `factorization="pair"` is the one that also runs fewer.
 
     Args:
         model: a model made by `compress`, at the end of its decay; it is not changed.
         force: drop what is left of W even though d > 0.
+        keep_factors: leave loralib convolutions as two factors in a layer of this package.
 
     Returns:
-        A new, uncompiled model. Saved as `.keras` it loads without this package.
+        A new, uncompiled model. Saved as `.keras` it loads without this package; one with replaced layers
+        inside of KerasHub blocks or MultiHeadAttention does not, so keep it with `clora_lab.save_recipe`.
 
     Raises:
         ValueError: if a decay is above 0 and not `force`, or if there is nothing to finalize.
@@ -177,6 +191,8 @@ def finalize(model: keras.Model, force: bool = False) -> keras.Model:
             return None
         config = dict(layer.original_config())
         config["use_bias"] = layer.has_bias
+        if keep_factors and layer.rule.merges:
+            return layer.rule.final_factored(layer.rank, config)
         return layer.rule.final(layer.rank, config)
 
     result, new_layers = _rewrite(model, replace)
@@ -186,8 +202,12 @@ def finalize(model: keras.Model, force: bool = False) -> keras.Model:
             _copy_weights(old, new[0])
             new[0].trainable = True
             continue
-        for layer, kernel in zip(new, old.rule.final_kernels(*old.pair_matrices()), strict=True):
-            layer.kernel.assign(kernel)
+        if isinstance(new[0], factors.KernelPair):
+            for weight, value in zip((new[0].down, new[0].up), old.pair_matrices(), strict=True):
+                weight.assign(value)
+        else:
+            for layer, kernel in zip(new, old.rule.final_kernels(*old.pair_matrices()), strict=True):
+                layer.kernel.assign(kernel)
         if old.has_bias:
             new[-1].bias.assign(ops.copy(old.bias))
         # Not part of the layer's config: `report` reads it to tell what is stored from what is run.
@@ -274,17 +294,33 @@ def _walk(model, prefix: str = "") -> Iterator[tuple[str, keras.layers.Layer]]:
     """(path, layer) of every layer that can be replaced, each layer once."""
     seen = set()
 
-    def visit(inner, prefix):
-        for layer in inner.layers:
+    def visit(layers, prefix):
+        for layer in layers:
             if id(layer) in seen or isinstance(layer, keras.layers.InputLayer):
                 continue
             seen.add(id(layer))
-            if isinstance(layer, (keras.Sequential, Functional)):
-                yield from visit(layer, f"{prefix}{layer.name}/")
+            if kerashub.is_pair(layer):  # beside each other, as in a model without blocks
+                yield from visit(layer.layers, prefix)
+            elif isinstance(layer, (keras.Sequential, Functional)):
+                yield from visit(layer.layers, f"{prefix}{layer.name}/")
+            elif kerashub.can_enter(layer):
+                inner = [sub for _, sub in kerashub.children(layer)]
+                yield from visit(inner, f"{prefix}{layer.name}/")
             else:
                 yield f"{prefix}{layer.name}", layer
 
-    yield from visit(model, prefix)
+    yield from visit(model.layers, prefix)
+
+
+def _blocks(model, prefix: str = "") -> list[str]:
+    """The paths of the KerasHub encoder blocks."""
+    found = []
+    for layer in model.layers:
+        if isinstance(layer, (keras.Sequential, Functional)):
+            found += _blocks(layer, f"{prefix}{layer.name}/")
+        elif kerashub.is_block(layer):
+            found.append(f"{prefix}{layer.name}/")
+    return found
 
 
 def _choose(model, paths, targets, factorization) -> list[str]:
@@ -313,7 +349,9 @@ def _choose(model, paths, targets, factorization) -> list[str]:
             found = [path for path, layer in paths.items() if _matches(pattern, path, layer)]
             if not found:
                 _raise_unmatched(pattern, paths)
-            chosen += found
+            fit = [path for path in found if factors.supported(paths[path], factorization)]
+            # "*/self_attention*" is not meant to fail on a layer norm; a plain name is meant as it stands.
+            chosen += fit if fit and re.search(r"[*?\[]", pattern) else found
         if not chosen:
             raise ValueError("`targets` is empty. Give names or patterns, or None for all layers.")
         wanted = set(chosen)
@@ -343,12 +381,15 @@ def _raise_unmatched(pattern, paths):
         raise ValueError(f"Target {pattern!r} matches no layer. {error}") from None
 
 
-def _rank_of(path, layer, rank) -> int:
+def _rank_of(path, layer, rank, factorization) -> int:
     if not isinstance(rank, Mapping):
+        if isinstance(rank, float) and 0.0 < rank < 1.0:
+            kernel = ops.convert_to_numpy(layer.kernel)
+            return factors.rank_for_energy(factors.rule(layer, factorization), kernel, rank)
         return rank
     for pattern, value in rank.items():
         if _matches(pattern, path, layer):
-            return value
+            return _rank_of(path, layer, value, factorization)
     raise ValueError(
         f"`rank` has no pattern for target {path!r}. Received: {dict(rank)}. Add a pattern such as '*'."
     )
@@ -402,12 +443,39 @@ def _rewrite(model, replace):
         if id(layer) not in done:
             if isinstance(layer, (keras.Sequential, Functional)):
                 done[id(layer)] = [copy(layer)]
+            elif kerashub.can_enter(layer):
+                done[id(layer)] = [kerashub.copy_block(layer, inside, stays)]
             else:
                 new = replace(layer, names[id(layer)]) if id(layer) in names else None
                 done[id(layer)] = new or [layer.__class__.from_config(layer.get_config())]
         return done[id(layer)]
 
+    def inside(layer):
+        """In the place of a sub-layer of a block: one layer, or None to keep the fresh one."""
+        if isinstance(layer, (keras.Sequential, Functional)):
+            done[id(layer)] = [copy(layer)]
+        else:
+            new = replace(layer, names[id(layer)])
+            if new is None:
+                return None
+            done[id(layer)] = new
+        return kerashub.pair(done[id(layer)])
+
+    def stays(old, fresh):
+        done[id(old)] = [fresh]
+
     def copy(inner):
+        if not kerashub.is_hub_model(inner):
+            return copy_graph(inner)
+        pairs = {}  # A Task or Backbone knows its layers by attributes too, so a pair must be one layer.
+        graph = copy_graph(inner, pairs)
+
+        def new_of(layer):
+            return pairs.get(id(layer)) or next(iter(done.get(id(layer), [])), None)
+
+        return kerashub.rebuild(inner, graph, new_of)
+
+    def copy_graph(inner, pairs=None):
         if isinstance(inner, keras.Sequential):
             source = inner.inputs[0]
             start = keras.Input(batch_shape=source.shape, dtype=source.dtype, name=source.name)
@@ -417,6 +485,8 @@ def _rewrite(model, replace):
 
         def clone(layer):
             *first, last = chain(layer)
+            if first and pairs is not None:
+                first, last = [], pairs.setdefault(id(layer), kerashub.pair([*first, last]))
             before[id(last)] = first
             return last
 

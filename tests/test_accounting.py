@@ -197,7 +197,9 @@ def test_ratio_of_a_loralib_convolution_is_of_what_is_stored():
 
 def test_every_convention_is_explained():
     assert set(cl.CONVENTIONS) == {"slides", "slides_head", "model", "layers"}
-    assert all(len(text) > 20 for text in cl.CONVENTIONS.values())
+    assert set(cl.ENCODER_CONVENTIONS) == {"slides_bert", "slides_bert_norms", "encoder"}
+    for meanings in (cl.CONVENTIONS, cl.ENCODER_CONVENTIONS):
+        assert all(len(text) > 20 for text in meanings.values())
 
 
 # Bad input
