@@ -1,4 +1,4 @@
-"""The command line: ``python -m clora_lab {reproduce,figures,report,data}``.
+"""The command line: ``python -m clora_lab {reproduce,pretrain,figures,report,audit,data}``.
 
 Exit codes: 0 done; 2 wrong arguments; 3 a dataset is missing or damaged; 4 results or figures can't be
 read or written; 5 some runs failed (the others are recorded); 130 interrupted (finished runs are recorded).
@@ -7,6 +7,7 @@ read or written; 5 some runs failed (the others are recorded); 130 interrupted (
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from pathlib import Path
 from typing import Annotated
@@ -30,6 +31,8 @@ reproduce_app = typer.Typer(
     help="Run a study and show it beside the published numbers.", no_args_is_help=True
 )
 app.add_typer(reproduce_app, name="reproduce")
+pretrain_app = typer.Typer(help="Make weights to start from, where none can be had.", no_args_is_help=True)
+app.add_typer(pretrain_app, name="pretrain")
 
 ResultsOption = Annotated[
     Path | None,
@@ -108,7 +111,7 @@ def reproduce_toy(
         processes.limit_threads()
         dataset = datasets.resolve(dataset)  # before the imports that take seconds
         datasets.obtain(dataset)
-        from clora_lab.studies import experiments, gallery, published, tables
+        from clora_lab.studies import experiments, gallery, published, runner, tables
         from clora_lab.studies.results import ResultsStore
 
         grid = experiments.toy_grid(
@@ -121,7 +124,7 @@ def reproduce_toy(
         store = ResultsStore(results, "toy")
         title = datasets.TITLES[dataset]
         typer.echo(f"Toy study on {title}: {len(grid)} runs; results in {store.path}")
-        rows = experiments.run_grid(grid, store, jobs=jobs or os.cpu_count())
+        rows = runner.run_grid(grid, store, jobs=jobs or os.cpu_count())
         if "slides" in variants.split(","):
             for split in ("validation", "test"):
                 comparison = published.compare(rows, dataset=dataset, split=split)
@@ -136,36 +139,252 @@ def reproduce_toy(
         _draw(rows, history, dataset, figures, gallery)
 
 
+@reproduce_app.command("vgg16")
+def reproduce_vgg16(
+    dataset: Annotated[
+        str,
+        typer.Option(help="auto, cifar10_jpeg (a folder of images, CLORA_CIFAR10), cifar10 or digits32."),
+    ] = "auto",
+    part: Annotated[
+        str, typer.Option(help="slides (5,000 / 1,000 images), full (50,000 / 10,000) or tiny.")
+    ] = "slides",
+    ranks: Annotated[
+        str, typer.Option(help="Ranks CONV/DENSE, separated by commas; by default the slides' six.")
+    ] = "",
+    methods: Annotated[str, typer.Option(help="Methods and baselines; by default all.")] = "",
+    factorizations: Annotated[
+        str,
+        typer.Option(help="loralib (the slides'), pair, pair_equal (as many parameters as loralib)."),
+    ] = "loralib",
+    seeds: Annotated[int, typer.Option(help="Number of seeds, from 0 on.", min=1)] = 1,
+    variants: Annotated[
+        str,
+        typer.Option(help="Recipes: slides, short (few epochs, large steps), modern (augmentation, cosine)."),
+    ] = "slides",
+    model: Annotated[str, typer.Option(help="vgg16, or small_vgg (seconds on a laptop).")] = "vgg16",
+    start: Annotated[str, typer.Option(help="random, or imagenet (keras.applications).")] = "random",
+    epochs: Annotated[int, typer.Option(help="Epochs of a training; 0 for the recipe's.", min=0)] = 0,
+    dense_epochs: Annotated[int, typer.Option(help="The same of the dense net.", min=0)] = 0,
+    precision: Annotated[str, typer.Option(help="float32, or mixed_bfloat16 (faster).")] = "float32",
+    jobs: Annotated[int, typer.Option(help="Processes; 0 for one for each core.", min=0)] = 1,
+    results: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out/results"),
+):
+    """VGG16 on CIFAR-10: convolutions and dense layers compressed, beside the published table.
+
+    Killed at any moment and run again, it goes on from the last finished epoch. On a CPU the slides' grid
+    takes days; on a GPU (KERAS_BACKEND=jax or torch) hours.
+
+    Examples:
+
+        python -m clora_lab reproduce vgg16 --dataset digits32 --model small_vgg --part tiny --ranks 4/4
+
+        python -m clora_lab reproduce vgg16 --variants short --ranks 16/16 --precision mixed_bfloat16
+
+        KERAS_BACKEND=jax python -m clora_lab reproduce vgg16 --part full --seeds 3 --start imagenet
+    """
+    with _errors():
+        from clora_lab.studies import processes
+
+        if jobs != 1:
+            processes.limit_threads()
+        from clora_lab.studies import cifar, runner, vgg16
+        from clora_lab.studies.results import ResultsStore
+
+        changes = {"epochs": epochs, "dense_epochs": dense_epochs}
+        grid = vgg16.grid(
+            cifar.resolve(dataset),
+            ranks=_rank_pairs(ranks) if ranks else vgg16.RANKS,
+            seeds=range(seeds),
+            factorizations=factorizations.split(","),
+            methods=methods.split(",") if methods else vgg16.METHODS,
+            variants=variants.split(","),
+            part=part,
+            model=model,
+            start=start,
+            precision=precision,
+            **{name: value for name, value in changes.items() if value},
+        )
+        store = ResultsStore(results, "vgg16")
+        title = grid[0].title
+        typer.echo(f"{title}: {len(grid)} runs; results in {store.path}")
+        rows = runner.run_grid(grid, store, jobs=jobs or os.cpu_count())
+        _show_parts(rows, "vgg16")
+
+
+@reproduce_app.command("bert")
+def reproduce_bert(
+    dataset: Annotated[
+        str, typer.Option(help="auto (IMDB if it can be had, else synthetic), imdb or synthetic.")
+    ] = "auto",
+    model: Annotated[str, typer.Option(help="bert_tiny, bert_small or minilm.")] = "bert_tiny",
+    start: Annotated[
+        str,
+        typer.Option(help="preset, package, pretrained_here, random, or a folder; the model's usual one."),
+    ] = "",
+    fraction: Annotated[float, typer.Option(help="Share of the reviews, in (0, 1].")] = 1.0,
+    sequence: Annotated[int, typer.Option(help="Tokens of a text; 0 for the model's usual.", min=0)] = 0,
+    ranks: Annotated[str, typer.Option(help="Ranks, separated by commas.")] = "16,32,64",
+    methods: Annotated[str, typer.Option(help="Methods and baselines; by default all.")] = "",
+    scopes: Annotated[
+        str, typer.Option(help="attention (the slides'), encoder (the feed-forward halves too).")
+    ] = "attention",
+    seeds: Annotated[int, typer.Option(help="Number of seeds, from 0 on.", min=1)] = 1,
+    variants: Annotated[
+        str, typer.Option(help="Recipes: slides, short (few steps, larger ones).")
+    ] = "slides",
+    epochs: Annotated[int, typer.Option(help="Epochs of a training; 0 for the recipe's.", min=0)] = 0,
+    dense_epochs: Annotated[int, typer.Option(help="The same of the dense net, at most.", min=0)] = 0,
+    jobs: Annotated[int, typer.Option(help="Processes; 0 for one for each core.", min=0)] = 1,
+    results: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out/results"),
+):
+    """BERT on IMDB: attention compressed, or the whole encoder, beside the published table.
+
+    Killed at any moment and run again, it goes on from the last finished epoch.
+
+    Examples:
+
+        python -m clora_lab reproduce bert --dataset synthetic --start random --ranks 16 --epochs 2
+
+        python -m clora_lab reproduce bert --seeds 3 --ranks 16
+
+        KERAS_BACKEND=jax python -m clora_lab reproduce bert --model bert_small --seeds 3
+    """
+    with _errors():
+        from clora_lab.studies import processes
+
+        if jobs != 1:
+            processes.limit_threads()
+        from clora_lab.studies import bert, runner, text
+        from clora_lab.studies.results import ResultsStore
+
+        changes = {"epochs": epochs, "dense_epochs": dense_epochs, "sequence": sequence, "start": start}
+        grid = bert.grid(
+            text.resolve(dataset),
+            model,
+            ranks=_integers("ranks", ranks),
+            seeds=range(seeds),
+            scopes=scopes.split(","),
+            methods=methods.split(",") if methods else bert.METHODS,
+            variants=variants.split(","),
+            fraction=fraction,
+            **{name: value for name, value in changes.items() if value},
+        )
+        store = ResultsStore(results, "bert")
+        title = grid[0].title
+        typer.echo(f"{title}: {len(grid)} runs; results in {store.path}")
+        rows = runner.run_grid(grid, store, jobs=jobs or os.cpu_count())
+        _show_parts(rows, "bert")
+
+
+def _show_parts(rows, study: str, split: str = "test"):
+    from clora_lab.studies import overview, tables
+
+    for title, part in overview.parts(rows, study):
+        note = f"{split} accuracy in percent; gap: points from the dense net; n: seeds"
+        tables.show(overview.table(part, split), title, note)
+
+
+def _rank_pairs(text: str) -> list[tuple[int, int]]:
+    pairs = []
+    for pair in text.split(","):
+        values = _integers("ranks", pair.replace("/", ","))
+        if len(values) != 2:
+            raise ValueError(f"`ranks` must be pairs such as 16/16,32/32. Received: {text!r}.")
+        pairs.append(tuple(values))
+    return pairs
+
+
+@pretrain_app.command("bert-tiny")
+def pretrain_bert_tiny(
+    dataset: Annotated[str, typer.Option(help="imdb, or synthetic (seconds, for a trial).")] = "imdb",
+    path: Annotated[
+        Path | None, typer.Option(help="Folder aclImdb or its archive; by default CLORA_IMDB or the cache.")
+    ] = None,
+    fraction: Annotated[float, typer.Option(help="Share of the texts to read.")] = 1.0,
+    epochs: Annotated[int, typer.Option(help="Epochs over all of them.", min=1)] = 2,
+    threads: Annotated[int, typer.Option(help="Cores to use.", min=1)] = 1,
+    out: Annotated[Path | None, typer.Option(help="Folder for the weights; by default the cache's.")] = None,
+):
+    """BERT-Tiny's shape, pretrained on the training texts by filling gaps: about half an hour on a core.
+
+    Killed at any moment and run again, it goes on from the last finished epoch.
+
+    Examples:
+
+        python -m clora_lab pretrain bert-tiny
+
+        python -m clora_lab pretrain bert-tiny --path aclImdb_v1.tar.gz --epochs 4 --threads 2
+    """
+    with _errors():
+        for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"):
+            os.environ.setdefault(name, str(threads))
+        from clora_lab.studies import text
+
+        reviews = text.load(dataset, fraction, path=path)
+        import pandas as pd
+
+        from clora_lab.studies import bert_models, tables
+
+        settings = bert_models.Pretraining(epochs=epochs)
+        place = out or bert_models.pretrained_dir()
+        typer.echo(f"Pretraining BERT-Tiny on the {len(reviews.x_train):,} training texts of {reviews.title}")
+        _, history = bert_models.pretrain(reviews, settings, folder=place)
+        columns = ("epoch", "val_loss", "val_accuracy")
+        rows = [{name: row.get(name) for name in columns} for row in history]
+        tables.show(pd.DataFrame(rows), "Gaps guessed in the validation texts; loss in nats")
+        typer.echo(f"Weights in {place}")
+
+
 @app.command("figures")
 def draw_figures(
     dataset: Annotated[
-        str, typer.Option(help="Whose rows to draw: fashion_mnist or digits.")
+        str, typer.Option(help="Rows of the toy project: fashion_mnist; digits draws those alone.")
     ] = "fashion_mnist",
     results: ResultsOption = None,
     out: Annotated[Path, typer.Option(help="Folder for the figures.")] = Path("out/figures"),
+    lang: Annotated[str, typer.Option(help="Labels of the drawings and the page: en, or ko.")] = "en",
 ):
-    """Draw the slides' figures of the toy project from recorded rows, as PNG and SVG.
+    """Draw every figure of the slides, published and measured, as PNG and SVG, and a page that compares them.
+
+    Open index.html in the folder. What is not recorded yet is a note there, never a picture.
 
     Examples:
 
         python -m clora_lab figures
 
+        python -m clora_lab figures --lang ko --out out/figures_ko
+
         python -m clora_lab figures --results out/results --dataset digits
     """
     with _errors():
+        from clora_lab import _checks
+
+        _checks.one_of("lang", lang, ("en", "ko"))
         store = _store(results)
-        rows, history = store.read(), store.read_history()
+        rows = store.read()
         if not (rows["dataset"] == dataset).any():
             found = sorted(set(rows["dataset"]))
             raise ValueError(f"`dataset` {dataset!r} has no rows in {store.path}. There are: {found}.")
+        if dataset == "fashion_mnist":
+            from clora_lab.studies import slide_page
+
+            logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # a font without bold
+            saved = slide_page.save_slide_figures(out, store.folder, lang)
+            for stem, note in saved.notes:
+                typer.echo(f"note: {stem}: {note}", err=True)
+            typer.echo(f"{len(saved.files)} files in {out}; open {saved.files[-1]}")
+            return
         from clora_lab.studies import gallery
 
-        _draw(rows, history, dataset, out, gallery)
+        _draw(rows, store.read_history(), dataset, out, gallery)
 
 
 @app.command("report")
 def report(
-    dataset: Annotated[str, typer.Option(help="fashion_mnist or digits.")] = "fashion_mnist",
+    study: Annotated[str, typer.Argument(help="toy, vgg16 or bert.")] = "toy",
+    dataset: Annotated[
+        str, typer.Option(help="Of the toy study: fashion_mnist or digits.")
+    ] = "fashion_mnist",
     split: Annotated[str, typer.Option(help="validation (as in the slides) or test.")] = "test",
     results: ResultsOption = None,
     markdown: Annotated[bool, typer.Option(help="Only the README's table, as Markdown.")] = False,
@@ -176,15 +395,24 @@ def report(
 
         python -m clora_lab report
 
+        python -m clora_lab report vgg16
+
         python -m clora_lab report --split validation --results out/results
     """
     with _errors():
         from clora_lab import _checks
-        from clora_lab.studies import published, tables
+        from clora_lab.studies import overview, published, tables
 
         _checks.one_of("split", split, ("validation", "test"))
-        store = _store(results)
+        _checks.one_of("study", study, ("toy", *overview.STUDIES))
+        store = _store(results, study)
         rows = store.read()
+        if study != "toy":
+            if markdown:
+                typer.echo(overview.markdown(rows, study, split))
+            else:
+                _show_parts(rows, study, split)
+            return
         rows = rows[rows["dataset"] == dataset]
         if rows.empty:
             raise ValueError(f"`dataset` {dataset!r} has no rows in {store.path}.")
@@ -202,6 +430,33 @@ def report(
         tables.show(machine, "Measured with")
 
 
+@app.command("audit")
+def audit_slides(
+    kind: Annotated[
+        str, typer.Option(help="arithmetic (the slides' rules), convention (other ways to count), or both.")
+    ] = "both",
+    everything: Annotated[bool, typer.Option("--all", help="Also what agrees.")] = False,
+):
+    """Compute again what the slides derive, and list what does not agree: no data set, no training.
+
+    Examples:
+
+        python -m clora_lab audit
+
+        python -m clora_lab audit --kind arithmetic --all
+    """
+    with _errors():
+        from clora_lab import _checks
+        from clora_lab.studies import audit, tables
+
+        _checks.one_of("kind", kind, (*audit.KINDS, "both"))
+        table = audit.audit()
+        for each in audit.KINDS if kind == "both" else (kind,):
+            rows = table[table["kind"] == each]
+            title = f"{each.capitalize()}: {(~rows['agrees']).sum()} of {len(rows)} figures do not agree"
+            tables.show(audit.as_text(rows if everything else rows[~rows["agrees"]]), title)
+
+
 @app.command("data")
 def data():
     """List the datasets: what is cached, where, and whether it is intact.
@@ -213,9 +468,12 @@ def data():
         python -m clora_lab data
     """
     with _errors():
-        from clora_lab.studies import datasets, tables
+        import pandas as pd
+
+        from clora_lab.studies import datasets, tables, text
 
         status = datasets.status()
+        status = pd.concat([status, pd.DataFrame(text.status())], ignore_index=True)
         tables.show(status, "Datasets")
         damaged = status.loc[status["state"] == "damaged", "path"].tolist()
         if damaged:
@@ -224,14 +482,14 @@ def data():
             )
 
 
-def _store(folder: Path | None):
+def _store(folder: Path | None, study: str = "toy"):
     from clora_lab.studies.paths import data_dir
     from clora_lab.studies.results import ResultsStore
 
-    store = ResultsStore(folder or data_dir() / "results", "toy")
+    store = ResultsStore(folder or data_dir() / "results", study)
     if not store.path.is_file():
         raise FileNotFoundError(
-            f"There are no results in {store.path}. Make them with: python -m clora_lab reproduce toy"
+            f"There are no results in {store.path}. Make them with: python -m clora_lab reproduce {study}"
         )
     return store
 

@@ -21,7 +21,14 @@ def run(*arguments, **environment):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["reproduce", "toy", "--help"], ["figures", "--help"], ["report", "--help"]]
+    "arguments",
+    [
+        ["--help"],
+        ["reproduce", "toy", "--help"],
+        ["pretrain", "bert-tiny", "--help"],
+        ["figures", "--help"],
+        ["report", "--help"],
+    ],
 )
 def test_help_has_examples(arguments):
     result = run(*arguments)
@@ -48,6 +55,13 @@ def test_data_says_what_is_there(tmp_path):
     result = run("data", KERAS_HOME=tmp_path, COLUMNS=300)
     assert result.returncode == 3
     assert "damaged" in result.stdout and "Delete" in result.stderr
+
+
+def test_pretraining_without_texts_says_what_to_do(tmp_path):
+    result = run("pretrain", "bert-tiny", KERAS_HOME=tmp_path, CLORA_IMDB="")
+    assert result.returncode == 3 and "CLORA_IMDB" in result.stderr
+    result = run("pretrain", "bert-tiny", "--path", tmp_path)
+    assert result.returncode == 3 and "train/pos: 0" in result.stderr
 
 
 @pytest.mark.parametrize(

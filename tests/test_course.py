@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from clora_lab.studies import course, datasets, experiments, figures
+from clora_lab.studies import bert, bert_models, course, datasets, experiments, figures, text, vgg16
 from clora_lab.studies.results import HISTORY_COLUMNS, RESULT_COLUMNS, ResultsStore
 
 FILES = list(datasets.FASHION_MNIST_MD5)
@@ -18,7 +18,7 @@ FILES = list(datasets.FASHION_MNIST_MD5)
 @pytest.fixture(autouse=True)
 def plain(monkeypatch, tmp_path):
     """No variable of the caller's, and an empty Keras cache."""
-    for name in ("CLORA_RUN", "CLORA_DATASET", "CLORA_RESULTS"):
+    for name in ("CLORA_RUN", "CLORA_DATASET", "CLORA_RESULTS", "CLORA_CIFAR10"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
 
@@ -80,6 +80,73 @@ def test_dataset_by_the_variable(monkeypatch):
     monkeypatch.setenv("CLORA_DATASET", "digit")
     with pytest.raises(ValueError, match="`CLORA_DATASET` must be one of .*'digits'"):
         course.dataset()
+
+
+def test_dataset_of_vgg16(monkeypatch, tmp_path):
+    assert course.dataset("vgg16") == "digits32"
+    (tmp_path / "keras" / "datasets" / "cifar-10-batches-py-target").mkdir(parents=True)
+    assert course.dataset("vgg16") == "cifar10"
+    monkeypatch.setenv("CLORA_CIFAR10", str(tmp_path))
+    assert course.dataset("vgg16") == "cifar10_jpeg"
+    monkeypatch.setenv("CLORA_DATASET", "digits")  # one name for every notebook
+    assert course.dataset("vgg16") == "digits32"
+    monkeypatch.setenv("CLORA_DATASET", "fashion_mnist")
+    with pytest.raises(ValueError, match="`CLORA_DATASET` must be one of .*'digits32'"):
+        course.dataset("vgg16")
+    with pytest.raises(ValueError, match="`study` must be one of"):
+        course.dataset("vgg")
+
+
+def test_mode_names_the_data_of_its_study(capsys):
+    course.mode("quick", study="vgg16")
+    assert "digits at 32x32" in capsys.readouterr().out
+
+
+def test_size_of_vgg16_is_that_of_the_study_only_in_full():
+    assert course.size("full", "cifar10", "vgg16") == {}
+    quick = vgg16.grid("digits32", [(8, 8)], **course.size("quick", "digits32", "vgg16"))
+    assert {experiment.model for experiment in quick} == {"small_vgg"} and len(quick) == 8
+    with pytest.raises(ValueError, match="`dataset` must be one of"):
+        course.size("quick", "digits", "vgg16")
+
+
+def test_dataset_of_bert_needs_texts_and_a_pretrained_net(monkeypatch, tmp_path):
+    monkeypatch.setenv("CLORA_CACHE", str(tmp_path))
+    monkeypatch.delenv("CLORA_IMDB", raising=False)
+    monkeypatch.setattr(course.text, "status", lambda: [{"state": "missing"}])
+    folder = bert_models.pretrained_dir()
+    folder.mkdir()
+    (folder / "config.json").touch()
+    assert course.dataset("bert") == "synthetic"
+    monkeypatch.setattr(course.text, "status", lambda: [{"state": "damaged"}])
+    assert course.dataset("bert") == "imdb"  # so that loading it says what is damaged
+    (folder / "config.json").unlink()
+    assert course.dataset("bert") == "synthetic"
+    monkeypatch.setenv("CLORA_DATASET", "digits")
+    assert course.dataset("bert") == "synthetic"
+    monkeypatch.setenv("CLORA_DATASET", "imdb")
+    assert course.dataset("bert") == "imdb"
+    monkeypatch.setenv("CLORA_DATASET", "cifar10")
+    with pytest.raises(ValueError, match="`CLORA_DATASET` must be one of .*'synthetic'"):
+        course.dataset("bert")
+
+
+def test_size_of_bert_is_that_of_the_study_only_in_full():
+    assert bert.grid("imdb", **course.size("full", "imdb", "bert")) == bert.grid("imdb")
+    for dataset in text.SIZES:
+        quick = bert.grid(dataset, **course.size("quick", dataset, "bert"))
+        whole = bert.grid(dataset, **course.size("full", dataset, "bert"))
+        assert len(quick) == 6 and quick[0].start == whole[0].start
+        assert quick[0].sequence < whole[0].sequence
+    assert course.size("full", "synthetic", "bert") == {"start": "random"}
+
+
+def test_live_runs_are_of_one_study():
+    toy = experiments.Experiment("digits", "dense")
+    other = vgg16.Experiment("digits32", "dense", factorization="")
+    for grid in ([], [toy, other]):
+        with pytest.raises(ValueError, match="one study"):
+            course.run_live(grid)
 
 
 def test_size_is_that_of_the_study_only_in_full():
@@ -212,8 +279,8 @@ def test_marks_stay_inside_the_axes():
     fig = course.lines(FRAME, "T", "x", "y", marks={"a long name at the left": 1, "and at the right": 10})
     (ax,) = fig.axes
     box = ax.get_window_extent()
-    for text in ax.texts:
-        extent = text.get_window_extent()
+    for label in ax.texts:
+        extent = label.get_window_extent()
         assert box.x0 - 10 <= extent.x0 and extent.x1 <= box.x1 + 10
 
 

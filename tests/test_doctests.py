@@ -6,7 +6,8 @@ import importlib
 import keras
 import pytest
 
-MODULES = ["schedules", "noise", "factors", "layers", "surgery", "callbacks", "accounting"]
+MODULES = ["schedules", "noise", "factors", "layers", "kerashub", "surgery"]
+MODULES += ["recipes", "callbacks", "accounting"]
 
 
 @pytest.mark.parametrize("name", MODULES)

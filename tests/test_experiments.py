@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import clora_lab as cl
-from clora_lab.studies import datasets, experiments, models
+from clora_lab.studies import datasets, experiments, models, runner, training
 from clora_lab.studies.paths import data_dir
 from clora_lab.studies.results import LAST_METRIC, ResultsError, ResultsStore
 
@@ -108,7 +108,7 @@ def test_evaluate_agrees_with_keras():
     data = datasets.load("digits")
     experiments.compile_model(dense, DIGITS, 1)
     expected = dense.evaluate(data.x_test, data.y_test, verbose=0, return_dict=True)
-    measured = experiments.evaluate(dense, data.x_test, data.y_test)
+    measured = training.evaluate(dense, data.x_test, data.y_test)
     assert measured["accuracy"] == pytest.approx(expected["accuracy"], abs=1e-6)
     assert measured["loss"] == pytest.approx(expected["loss"], rel=1e-4)
 
@@ -129,9 +129,9 @@ def small_grid(count=4):
 
 def test_a_second_call_repeats_nothing(tmp_path, monkeypatch):
     store = ResultsStore(tmp_path, "toy")
-    first = experiments.run_grid(small_grid(), store, jobs=1, progress=False)
+    first = runner.run_grid(small_grid(), store, jobs=1, progress=False)
     monkeypatch.setattr(experiments, "run", lambda experiment: pytest.fail("it ran again"))
-    second = experiments.run_grid(small_grid(), store, jobs=1, progress=False)
+    second = runner.run_grid(small_grid(), store, jobs=1, progress=False)
     assert second.equals(first)
 
 
@@ -145,8 +145,8 @@ def test_a_failed_run_stops_no_other_and_is_named(tmp_path, monkeypatch):
 
     monkeypatch.setattr(experiments, "run", broken)
     store = ResultsStore(tmp_path, "toy")
-    with pytest.raises(experiments.RunsFailed, match="wds rank 4 seed 0 .*no luck"):
-        experiments.run_grid(small_grid(3), store, jobs=1, progress=False)
+    with pytest.raises(runner.RunsFailed, match="wds rank 4 seed 0 .*no luck"):
+        runner.run_grid(small_grid(3), store, jobs=1, progress=False)
     assert set(store.read()["method"]) == {"dense", "bias"}
 
 
@@ -154,7 +154,7 @@ def test_results_that_cannot_be_written_are_refused_before_any_run(tmp_path, mon
     monkeypatch.setattr(experiments, "run", lambda experiment: pytest.fail("it ran"))
     (tmp_path / "file").write_text("")
     with pytest.raises(ResultsError, match="file"):
-        experiments.run_grid(small_grid(), ResultsStore(tmp_path / "file" / "results", "toy"))
+        runner.run_grid(small_grid(), ResultsStore(tmp_path / "file" / "results", "toy"))
 
 
 def test_the_same_grid_runs_on_a_dask_cluster(tmp_path):
@@ -167,7 +167,7 @@ def test_the_same_grid_runs_on_a_dask_cluster(tmp_path):
         distributed.Client(cluster),
         joblib.parallel_config(backend="dask"),
     ):
-        rows = experiments.run_grid(small_grid(3), store, progress=False)
+        rows = runner.run_grid(small_grid(3), store, progress=False)
     assert set(rows["method"]) == {"dense", "wds", "bias"}
 
 
@@ -202,10 +202,10 @@ def test_killed_and_rerun_it_loses_no_finished_run_and_repeats_none(tmp_path):
 
 
 def test_two_runners_on_one_folder_lose_nothing(tmp_path):
-    runners = [start(tmp_path, "--jobs", "1") for _ in range(2)]
-    for runner in runners:
-        output, _ = runner.communicate(timeout=500)
-        assert runner.returncode == 0, output
+    processes = [start(tmp_path, "--jobs", "1") for _ in range(2)]
+    for process in processes:
+        output, _ = process.communicate(timeout=500)
+        assert process.returncode == 0, output
     rows = ResultsStore(tmp_path, "toy").read()
     assert rows["config"].nunique() == 8
     assert not rows.duplicated(["config", "split", "view", "metric"]).any()

@@ -312,6 +312,16 @@ def test_decay_curve_draws_schedule_phases_and_noise():
     assert "until 2,400" in fig.alt_text and "at 40,800" in fig.alt_text
 
 
+def test_decay_curve_shows_what_was_recorded(one_seed):
+    run = one_seed.query("method == 'wds' and rank == 16")
+    (ax,) = figures.decay_curve(linear_decay, 48_000, recorded=run).axes
+    points = line(ax, "d recorded after each epoch")
+    np.testing.assert_array_equal(points.get_xdata(), run["step"])
+    np.testing.assert_array_equal(points.get_ydata(), run["decay"])
+    with pytest.raises(figures.MissingResults, match=r"`recorded` must have the columns \['step'\]"):
+        figures.decay_curve(linear_decay, 48_000, recorded=run.drop(columns="step"))
+
+
 def test_decay_curve_without_noise_or_phases():
     fig = figures.decay_curve(lambda step: np.full(len(step), 0.5), 1, noise=False)
     (ax,) = fig.axes

@@ -319,7 +319,7 @@ def alone(tmp_path, site):
 def nbval(path, env):
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbval-lax"]
     return subprocess.run(
-        [*command, "--nbval-current-env", "--nbval-cell-timeout=300", "--rootdir=.", path.name],
+        [*command, "--nbval-current-env", "--nbval-cell-timeout=600", "--rootdir=.", path.name],
         cwd=path.parent,
         env=env,
         capture_output=True,

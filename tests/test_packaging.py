@@ -103,7 +103,7 @@ def test_environment_yml_lists_what_pyproject_lists(project):
     listed = [Requirement(line) for line in by_pip if not line.startswith("-e ")]
     assert python.removeprefix("python=") in PYTHONS
     assert "-e ." in by_pip
-    assert sorted(map(str, listed)) == sorted(map(str, wanted(project, "notebooks", "test", "bench")))
+    assert sorted(map(str, listed)) == sorted(map(str, wanted(project, "notebooks", "test", "bench", "text")))
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)
@@ -111,7 +111,7 @@ def test_environment_yml_lists_what_pyproject_lists(project):
 def test_locks_satisfy_every_bound(project, python, platform):
     env = environment(python, platform)
     everything = pins("requirements.lock", env)
-    assert not outside_bounds(wanted(project, "notebooks", "test", "bench"), everything, env)
+    assert not outside_bounds(wanted(project, "notebooks", "test", "bench", "text"), everything, env)
 
     without_tensorflow = pins("requirements-jax.lock", env)
     needed = [r for r in wanted(project, "jax") if r.name != "tensorflow"]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from clora_lab import schedules
-from clora_lab.studies import tables
+from clora_lab.studies import overview, tables
 from clora_lab.studies.paths import data_dir
 from clora_lab.studies.results import ResultsStore
 
@@ -20,6 +20,16 @@ def test_the_results_table_is_that_of_the_recorded_rows():
     rows = ResultsStore(data_dir() / "results", "toy").read()
     assert shown.strip() == tables.markdown(rows).strip(), (
         "stale: put in `python -m clora_lab report --markdown`"
+    )
+
+
+@pytest.mark.parametrize("study", overview.STUDIES)
+def test_the_tables_of_the_large_studies_are_those_of_the_recorded_rows(study):
+    begin = f"<!-- results: python -m clora_lab report {study} --markdown -->\n"
+    shown = README.split(begin)[1].split("<!-- end of results -->")[0]
+    rows = ResultsStore(data_dir() / "results", study).read()
+    assert shown.strip() == overview.markdown(rows, study).strip(), (
+        f"stale: put in `python -m clora_lab report {study} --markdown`"
     )
 
 

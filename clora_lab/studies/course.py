@@ -22,7 +22,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFor
 from tqdm.keras import TqdmCallback
 
 from clora_lab import _checks
-from clora_lab.studies import datasets, experiments, figures
+from clora_lab.studies import bert_models, cifar, datasets, figures, runner, text
 from clora_lab.studies.paths import data_dir
 from clora_lab.studies.results import ResultsStore
 
@@ -37,6 +37,22 @@ SIZES = {
     "digits": {"epochs": 20, "fraction": 1.0},
 }
 FULL = {"epochs": 30, "fraction": 1.0}
+# The same for VGG16, as arguments of `vgg16.grid`: a small net, few images and a few hundred steps.
+SIZES_VGG16 = {"model": "small_vgg", "part": "tiny", "variants": ("short",), "epochs": 8, "dense_epochs": 8}
+SIZES_VGG16 |= {"batch_size": 10}  # so that 300 images give a few hundred steps
+# And for BERT, of `bert.grid`: generated reviews from chance; of IMDB a part, from the pretrained shape.
+_BERT = {
+    "variants": ("short",),
+    "ranks": (16,),
+    "methods": ("wds", "noise_bias", "svd", "svd_finetune", "lora"),
+}
+SIZES_BERT = {
+    "synthetic": {**_BERT, "start": "random", "sequence": 32, "batch_size": 16, "epochs": 8}
+    | {"dense_epochs": 8, "patience": 8, "learning_rate": 1e-3, "dense_learning_rate": 1e-3},
+    "imdb": {**_BERT, "start": "pretrained_here", "sequence": 64, "fraction": 0.05, "epochs": 4}
+    | {"dense_epochs": 3},
+}
+STUDIES = ("toy", "vgg16", "bert")
 SHOWN_DPI, SHOWN_WIDTH = 130, 640  # drawn at this dpi, shown at this width in pixels
 
 
@@ -47,11 +63,12 @@ class ResultsMissing(FileNotFoundError):
 # --- how a notebook runs ------------------------------------------------------------------------
 
 
-def mode(run: str = "recorded") -> str:
+def mode(run: str = "recorded", study: str = "toy") -> str:
     """The run mode of a notebook, checked; prints what it means, and quietens TensorFlow's log.
 
     Args:
         run: "recorded", "quick" or "full"; the environment variable CLORA_RUN, if set, goes before it.
+        study: "toy", "vgg16" or "bert": whose data are named.
 
     Returns:
         The mode.
@@ -65,20 +82,42 @@ def mode(run: str = "recorded") -> str:
     # Every net that a notebook trains is traced anew, which TensorFlow would warn of at length.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     run = _checks.one_of("RUN", os.environ.get("CLORA_RUN") or run, MODES)
-    print(f"RUN = {run!r}: {MODES[run].format(data=datasets.TITLES[dataset()])}.")
+    titles = {**datasets.TITLES, **cifar.TITLES, **text.TITLES}
+    print(f"RUN = {run!r}: {MODES[run].format(data=titles[dataset(study)])}.")
     return run
 
 
-def dataset() -> str:
-    """The data set of live runs: CLORA_DATASET, or "fashion_mnist" if it is cached, or "digits".
+def dataset(study: str = "toy") -> str:
+    """The data set of live runs: CLORA_DATASET, or what is on this machine, or scikit-learn's digits.
 
-    Nothing is downloaded. A damaged Fashion-MNIST cache gives "fashion_mnist", so that loading it
-    names the damaged file.
+    For the toy study that is "fashion_mnist" if it is cached, else "digits"; for VGG16 "cifar10_jpeg" if
+    CLORA_CIFAR10 names a folder, "cifar10" if Keras has it cached, else "digits32"; for BERT "imdb" if it is
+    here (CLORA_IMDB) and so is a BERT-Tiny pretrained on it, else "synthetic". Nothing is downloaded. A
+    damaged Fashion-MNIST or IMDB gives its own name, so that loading it says what is damaged.
+
+    Args:
+        study: "toy", "vgg16" or "bert".
 
     Raises:
-        ValueError: CLORA_DATASET names no data set.
+        ValueError: CLORA_DATASET names no data set of the study; "digits" is one of all.
     """
+    _checks.one_of("study", study, STUDIES)
     name = os.environ.get("CLORA_DATASET")
+    if study == "vgg16":
+        if name:
+            choices = {**cifar.TITLES, "digits": "the toy study's name of digits32"}
+            name = _checks.one_of("CLORA_DATASET", name, choices)
+            return "digits32" if name == "digits" else name
+        if cifar.folder():
+            return "cifar10_jpeg"
+        return "cifar10" if cifar.cached() else "digits32"
+    if study == "bert":
+        if name:
+            choices = {**text.TITLES, "digits": "the toy study's; here it means synthetic"}
+            name = _checks.one_of("CLORA_DATASET", name, choices)
+            return "synthetic" if name == "digits" else name
+        here = all(row["state"] != "missing" for row in text.status())
+        return "imdb" if here and (bert_models.pretrained_dir() / "config.json").is_file() else "synthetic"
     if name:
         return _checks.one_of("CLORA_DATASET", name, SIZES)
     files = datasets.status()
@@ -86,36 +125,52 @@ def dataset() -> str:
     return "fashion_mnist" if states == {"intact"} or "damaged" in states else "digits"
 
 
-def size(run: str, dataset: str) -> dict:
-    """Epochs and share of the training images of a live run, as fields of an `Experiment`.
+def size(run: str, dataset: str, study: str = "toy") -> dict:
+    """How large a live run is: fields of the toy study's `Experiment`, or arguments of the study's `grid`.
 
     Args:
         run: the notebook's mode; "full" is the study's size, the others take seconds.
-        dataset: "fashion_mnist" or "digits".
+        dataset: "fashion_mnist" or "digits"; for VGG16 one of `cifar.TITLES`; "imdb" or "synthetic" for BERT.
+        study: "toy", "vgg16" or "bert".
 
     Raises:
-        ValueError: for another mode or data set.
+        ValueError: for another mode, data set or study.
 
     Example:
         >>> size("full", "digits")
         {'epochs': 30, 'fraction': 1.0}
+        >>> size("quick", "digits32", study="vgg16")["model"]
+        'small_vgg'
     """
     _checks.one_of("run", run, MODES)
+    if _checks.one_of("study", study, STUDIES) == "vgg16":
+        _checks.one_of("dataset", dataset, cifar.TITLES)
+        return {} if run == "full" else dict(SIZES_VGG16)
+    if study == "bert":
+        small = SIZES_BERT[_checks.one_of("dataset", dataset, SIZES_BERT)]
+        whole = {"start": small["start"]} if dataset == "synthetic" else {}  # a vocabulary of its own
+        return whole if run == "full" else dict(small)
     small = SIZES[_checks.one_of("dataset", dataset, SIZES)]
     return dict(FULL if run == "full" else small)
 
 
-def run_live(grid: Sequence[experiments.Experiment]) -> tuple[pd.DataFrame, pd.DataFrame]:
+def run_live(grid: Sequence[runner.Run]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Carry out experiments here and now, with a progress bar, and return (rows, history).
 
     Nothing is recorded and nothing recorded is used, but dense nets are cached (`experiments.dense_net`).
 
     Args:
-        grid: for instance ``toy_grid(DATASET, **size(RUN, DATASET))``.
+        grid: experiments of one study, for instance ``toy_grid(DATASET, **size(RUN, DATASET))``.
+
+    Raises:
+        ValueError: the grid is empty, or of several studies.
     """
+    studies = {experiment.study for experiment in grid}
+    if len(studies) != 1:
+        raise ValueError(f"`grid` must hold experiments of one study. Received: {sorted(studies)}.")
     with tempfile.TemporaryDirectory(prefix="clora-live-") as folder:
-        store = ResultsStore(folder, "toy")
-        rows = experiments.run_grid(list(grid), store)
+        store = ResultsStore(folder, studies.pop())
+        rows = runner.run_grid(list(grid), store)
         return rows, store.read_history()
 
 
@@ -129,6 +184,11 @@ def progress(name: str) -> TqdmCallback:
 
 
 # --- recorded rows ------------------------------------------------------------------------------
+
+
+def results_dir() -> Path:
+    """The folder of the recorded rows: the one that CLORA_RESULTS names, or the lab's own."""
+    return Path(os.environ.get("CLORA_RESULTS") or data_dir() / "results")
 
 
 def results(study: str = "toy", dataset: str = "fashion_mnist") -> tuple[pd.DataFrame, pd.DataFrame, str]:
@@ -149,7 +209,7 @@ def results(study: str = "toy", dataset: str = "fashion_mnist") -> tuple[pd.Data
     Example:
         >>> rows, history, source = results("toy")  # doctest: +SKIP
     """
-    folder = Path(os.environ.get("CLORA_RESULTS") or data_dir() / "results")
+    folder = results_dir()
     store = ResultsStore(folder, study)
     rows = store.read() if store.path.exists() else pd.DataFrame({"dataset": []})
     rows = rows[rows["dataset"] == dataset].reset_index(drop=True)

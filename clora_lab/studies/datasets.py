@@ -287,10 +287,7 @@ def _obtain(folder: Path) -> None:
     missing = _missing(folder)
     if not missing:
         return
-    if os.environ.get("CLORA_OFFLINE", "0") not in ("", "0"):
-        problem = "CLORA_OFFLINE forbids a download"
-    else:
-        problem = _probe() or _download(missing, folder)
+    problem = _no_network() or _download(missing, folder)
     if problem:
         raise DatasetMissing(
             f"Fashion-MNIST is not cached: {folder} lacks {', '.join(missing)}, and {problem}. "
@@ -298,6 +295,30 @@ def _obtain(folder: Path) -> None:
             "KERAS_HOME to a folder that has them under datasets/fashion-mnist, or take the "
             "digits, which need no download: --dataset digits."
         )
+
+
+def require_network(title: str, otherwise: str) -> None:
+    """Return if the server of Keras' datasets answers and a download is allowed; within seconds.
+
+    Args:
+        title: of the dataset that is wanted.
+        otherwise: what to do without a network, for the message.
+
+    Raises:
+        DatasetMissing: no download is possible, with the reason and the remedy.
+    """
+    problem = _no_network()
+    if problem:
+        raise DatasetMissing(
+            f"{title} is not cached, and {problem}. Run once with a network, or {otherwise}."
+        )
+
+
+def _no_network() -> str:
+    """Why nothing can be downloaded now; "" if it can."""
+    if os.environ.get("CLORA_OFFLINE", "0") not in ("", "0"):
+        return "CLORA_OFFLINE forbids a download"
+    return _probe()
 
 
 def _probe() -> str:

@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyArrowPatch, Polygon, Rectangle
 
-from clora_lab.studies.figures import FAINT, INK, WIDTH, new_figure, set_title, styled, wrap_title
+from clora_lab.studies.figure_base import FAINT, INK, WIDTH, new_figure, set_title, styled, wrap_title
 
 # Light fills keep dark text readable; W, adapter, bias and noise also differ in hatching and edge.
 W_FILL, PAIR_FILL, BIAS_FILL = "#bcdcf2", "#fbd9a5", "#8fd3b8"
@@ -124,8 +124,19 @@ def hangul_font() -> str | None:
     return next((font for font in HANGUL_FONTS if font in names), None)
 
 
-def _labels(lang: str) -> dict[str, str]:
-    """The labels of a language; sets a font that can print them, until the drawing is `styled`."""
+def use_language(lang: str, stacklevel: int = 4) -> str:
+    """Set a font for a language, until the drawing is `styled`; return the language that can be printed.
+
+    Args:
+        lang: "en" or "ko".
+        stacklevel: whom the warning blames; by default who called the `styled` drawing.
+
+    Returns:
+        `lang`; or "en", with a warning that says what to install, where no font has Hangul.
+
+    Raises:
+        ValueError: another language.
+    """
     if lang not in LABELS:
         raise ValueError(f"`lang` must be one of {list(LABELS)}. Received: {lang!r}.")
     if lang == "ko":
@@ -136,9 +147,14 @@ def _labels(lang: str) -> dict[str, str]:
             warnings.warn(
                 "No font with Hangul is installed, so the labels are English. Install one of: "
                 f"{', '.join(HANGUL_FONTS)} (Debian, Ubuntu, Colab: apt-get install fonts-nanum).",
-                stacklevel=4,
+                stacklevel=stacklevel,
             )
-    return LABELS[lang]
+    return lang
+
+
+def _labels(lang: str) -> dict[str, str]:
+    """The labels of a language; sets a font that can print them, until the drawing is `styled`."""
+    return LABELS[use_language(lang, stacklevel=5)]
 
 
 # --- the shapes ---------------------------------------------------------------------------------

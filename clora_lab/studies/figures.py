@@ -13,63 +13,58 @@ a figure is shown by itself. Accuracies in the frames are fractions; the axes pr
 
 from __future__ import annotations
 
-import functools
 import numbers
-import os
-import tempfile
-import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from io import BytesIO
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.text import Annotation
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
 from matplotlib.transforms import ScaledTranslation
 from scipy.stats import gaussian_kde
 
-WIDTH = 6.4  # inches; a third of a screen of 1,920 px at 100 dpi
-REMEDY = "Compute them with: python -m clora_lab reproduce toy"
+# Also for those who draw with these and find them here: course, widgets, derivation, notebooks.
+from clora_lab.studies.figure_base import (  # noqa: F401
+    BLUE,
+    FAINT,
+    GREY,
+    INK,
+    METHOD_STYLES,
+    ORANGE,
+    RED,
+    REMEDY,
+    SLIDE_METHODS,
+    STYLE,
+    WIDTH,
+    LabFigure,
+    MissingResults,
+    _cycle,
+    _dataset,
+    _one_row_each,
+    _per_cent,
+    _percent_scale,
+    _remark,
+    _require,
+    _runs,
+    _seeds,
+    _shared_legend,
+    _spread,
+    _subtitle,
+    _two_lines,
+    _wanted_runs,
+    alt_text,
+    new_figure,
+    save,
+    set_title,
+    styled,
+    wrap_title,
+)
+from clora_lab.studies.figure_tables import comparison_table
+from clora_lab.studies.names import DATASET_LABELS, METHOD_LABELS, dataset_label, method_label
 
-SLIDE_METHODS = ("wds", "bias", "noise", "noise_bias")
-METHOD_LABELS = {
-    "dense": "Dense",
-    "wds": "Only WDS",
-    "bias": "Bias (C_weights)",
-    "noise": "Scheduled noise",
-    "noise_bias": "Scheduled noise & bias",
-    "svd": "SVD, no training",
-    "svd_finetune": "SVD then fine-tuning",
-    "scratch": "Low-rank from scratch",
-}
-DATASET_LABELS = {
-    "fashion_mnist": "Fashion-MNIST",
-    "digits": "scikit-learn digits",
-    "cifar10": "CIFAR-10",
-    "cifar10_jpeg": "CIFAR-10 (JPEG)",
-    "imdb": "IMDB",
-}
 # Slide 12 prints this note into its plot; 'change' is against the network before the decay.
 SLIDE_12_NOTE = {"epoch": 20, "decay": 0.23, "accuracy": 0.8007, "change": -0.092}
-
-BLUE, ORANGE, GREEN, RED, PINK, BROWN, _, GREY, _, SKY = sns.color_palette("colorblind").as_hex()
-INK, FAINT = "#222222", "#595959"
-METHOD_STYLES = {
-    "dense": {"color": INK, "marker": "", "linestyle": "-"},
-    "wds": {"color": BLUE, "marker": "o", "linestyle": ":"},
-    "bias": {"color": ORANGE, "marker": "s", "linestyle": "--"},
-    "noise": {"color": GREEN, "marker": "^", "linestyle": "-."},
-    "noise_bias": {"color": RED, "marker": "D", "linestyle": "-"},
-    "svd": {"color": FAINT, "marker": "X", "linestyle": ":"},
-    "svd_finetune": {"color": SKY, "marker": "P", "linestyle": "--"},
-    "scratch": {"color": PINK, "marker": "v", "linestyle": "-."},
-}
 # What is measured: label, prefix of the history columns, line.
 TRAINED, COMPRESSED = "Validation, what trains (d·W + BA)", "Validation, compressed (BA alone)"
 VIEWS = (
@@ -77,220 +72,9 @@ VIEWS = (
     (TRAINED, "val_", {"color": BLUE, "linestyle": "-", "marker": "o"}),
     (COMPRESSED, "val_compressed_", {"color": RED, "linestyle": "--", "marker": "s"}),
 )
-STYLE = {
-    **sns.axes_style("whitegrid"),
-    "font.family": ["DejaVu Sans"],
-    "font.size": 9,
-    "axes.labelsize": 9,
-    "axes.titlesize": 9.5,
-    "xtick.labelsize": 9,
-    "ytick.labelsize": 9,
-    "legend.fontsize": 9,
-    "legend.frameon": False,
-    "lines.linewidth": 1.8,
-    "lines.markersize": 4.5,
-    "axes.edgecolor": FAINT,
-    "axes.labelcolor": INK,
-    "text.color": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "grid.color": "#dddddd",
-    "axes.formatter.use_mathtext": False,
-}
 
 
-class MissingResults(ValueError):
-    """The frame lacks rows or columns that a figure needs; the message names them and a remedy."""
-
-
-class LabFigure(Figure):
-    """A figure that knows its description, and hands it to notebooks as the picture's alt text."""
-
-    alt_text = ""
-
-    def _repr_mimebundle_(self, include=None, exclude=None):
-        png = BytesIO()
-        self.savefig(png, format="png", dpi=100)
-        return {"image/png": png.getvalue()}, {"image/png": {"alt": self.alt_text}}
-
-
-def styled(function: Callable[..., Figure]) -> Callable[..., Figure]:
-    """Run `function` under the lab's Matplotlib settings and leave the caller's as they were.
-
-    The layout is computed here and then fixed: constrained layout starts from the last draw, so a
-    figure that was shown first would be saved with other last digits than one saved at once.
-    """
-
-    @functools.wraps(function)
-    def wrapper(*args, **kwargs):
-        with mpl.rc_context(STYLE):
-            fig = function(*args, **kwargs)
-            fig.draw_without_rendering()
-            fig.set_layout_engine("none")
-        return fig
-
-    return wrapper
-
-
-def new_figure(height: float, width: float = WIDTH) -> LabFigure:
-    """An empty figure of `width` × `height` inches with constrained layout, unknown to pyplot."""
-    fig = LabFigure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(fig)
-    return fig
-
-
-def wrap_title(title: str, subtitle: str = "") -> tuple[str, str]:
-    """Break title and subtitle into lines that fit into the width of a figure."""
-    lines = (textwrap.fill(line, 90) for line in subtitle.split("\n"))
-    return textwrap.fill(title, 76), "\n".join(lines)
-
-
-def set_title(fig: Figure, title: str, subtitle: str = "", **place) -> None:
-    """Write a bold title and a lighter subtitle below it, left-aligned, inside the layout."""
-    title, subtitle = wrap_title(title, subtitle)
-    # Blank lines reserve the height: constrained layout knows of one title only.
-    room = "\n " * (subtitle.count("\n") + 1) if subtitle else ""
-    style = {"ha": "left", "linespacing": 1.3}
-    head = fig.suptitle(title + room, x=0.01, fontsize=11, weight="bold", **style, **place)
-    style |= {"va": "bottom", "fontsize": 9, "color": FAINT}
-    fig.add_artist(Annotation(subtitle, (0, 0), xycoords=head, **style))
-
-
-def alt_text(fig: Figure) -> str:
-    """Return the one-sentence description that a figure of this package carries.
-
-    Raises:
-        ValueError: if `fig` carries none, since it was made elsewhere.
-
-    Example:
-        >>> alt_text(decay_curve(lambda step: 1 - step / 100, total_steps=100))[:12]
-        'Decay factor'
-    """
-    text = getattr(fig, "alt_text", "")
-    if not text:
-        raise ValueError(
-            "`fig` must carry a description, as the figures of this package do. "
-            f"Received: {fig!r}; set `fig.alt_text` to a sentence first."
-        )
-    return text
-
-
-def save(fig: Figure, path_stem: str | os.PathLike) -> list[Path]:
-    """Write `fig` to `path_stem`.png (160 dpi) and .svg: the same bytes for the same data.
-
-    Each file appears whole or not at all; missing folders are made. The description goes into the
-    metadata.
-
-    Args:
-        fig: a figure of this package.
-        path_stem: path without extension, as in "out/figures/slide_10".
-
-    Returns:
-        The two paths, PNG first.
-
-    Raises:
-        ValueError: if `fig` carries no description.
-    """
-    stem = Path(path_stem)
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    described = {"Title": _title(fig), "Description": alt_text(fig)}
-    kinds = {
-        "png": {"dpi": 160, "metadata": {**described, "Software": None}},
-        "svg": {"metadata": {**described, "Date": None, "Creator": "clora_lab"}},
-    }
-    paths = [stem.with_name(f"{stem.name}.{kind}") for kind in kinds]
-    with mpl.rc_context({**STYLE, "svg.hashsalt": "clora_lab", "svg.fonttype": "path"}):
-        with tempfile.TemporaryDirectory(dir=stem.parent, prefix=".figure-") as folder:
-            for path, (kind, options) in zip(paths, kinds.items(), strict=True):
-                draft = Path(folder, path.name)
-                fig.savefig(draft, format=kind, **options)
-                os.replace(draft, path)
-    return paths
-
-
-def _title(fig: Figure) -> str:
-    return " ".join(fig.get_suptitle().split())
-
-
-# --- reading frames -----------------------------------------------------------------------------
-
-
-def dataset_label(name: str) -> str:
-    """The printed name of a dataset; a name without an entry is printed as it is."""
-    return DATASET_LABELS.get(str(name).lower().replace("-", "_"), str(name))
-
-
-def method_label(method: str) -> str:
-    """The slides' name of a method; a method without one is printed as it is."""
-    return METHOD_LABELS.get(method, method)
-
-
-def _require(frame: pd.DataFrame, argument: str, columns: Iterable[str]) -> None:
-    if not isinstance(frame, pd.DataFrame):
-        raise ValueError(f"`{argument}` must be a pandas DataFrame. Received: {type(frame).__name__}.")
-    missing = [column for column in columns if column not in frame.columns]
-    if missing:
-        raise MissingResults(
-            f"`{argument}` must have the columns {missing}. Received: {list(frame.columns)}. {REMEDY}"
-        )
-    if frame.empty:
-        raise MissingResults(f"`{argument}` must have at least one row. Received: 0 rows. {REMEDY}")
-
-
-def _dataset(frame: pd.DataFrame, argument: str, default: str = "") -> str:
-    """The printed name of the one dataset in `frame`, or of `default` if it has no such column."""
-    names = frame["dataset"].unique() if "dataset" in frame else [default]
-    if len(names) > 1:
-        raise ValueError(
-            f"`{argument}` must hold one dataset. Received: {sorted(map(str, names))}; "
-            f"select one, as in {argument}[{argument}['dataset'] == {str(names[0])!r}]."
-        )
-    return dataset_label(names[0])
-
-
-def _runs(history: pd.DataFrame, **wanted) -> pd.DataFrame:
-    """The rows of `history` with the given values: one run a seed at most, or an error says why."""
-    rows = history
-    for column, value in wanted.items():
-        rows = rows[rows[column] == value]
-    if len(rows):
-        _dataset(rows, "history")
-    twice = rows.duplicated(["seed", "epoch"])
-    if twice.any():
-        identity = ("study", "model", "init", "config")
-        mixed = {c: sorted(map(str, rows[c].unique())) for c in identity if c in rows}
-        mixed = {column: values for column, values in mixed.items() if len(values) > 1}
-        raise ValueError(
-            f"`history` must hold one run a seed for {wanted}. Received: several, which differ in "
-            f"{mixed or 'nothing (repeated rows)'}; select one setting first."
-        )
-    return rows
-
-
-def _wanted_runs(history: pd.DataFrame, **wanted) -> pd.DataFrame:
-    rows = _runs(history, **wanted)
-    if rows.empty:
-        has = history[list(wanted)].drop_duplicates().to_dict("records")
-        raise MissingResults(
-            f"`history` must have rows with {wanted}. Received rows with: {has[:8]}. {REMEDY}"
-        )
-    return rows
-
-
-def _spread(counts: pd.Series) -> str:
-    """What a mean over so many seeds is to be called; `counts` has a number for each mean."""
-    low, high = counts.min(), counts.max()
-    if high == 1:
-        return "one seed"
-    return f"mean ± 1 sd of {high:g} seeds" if low == high else f"mean ± 1 sd of {low:g} to {high:g} seeds"
-
-
-def _seeds(rows: pd.DataFrame) -> str:
-    """How many seeds the curves stand for, in words."""
-    seeds = sorted(rows["seed"].unique())
-    if len(seeds) == 1:
-        return f"one seed ({seeds[0]})"
-    return _spread(rows.groupby(["method", "rank", "variant"])["seed"].nunique())
+# --- drawing ------------------------------------------------------------------------------------
 
 
 def _over_seeds(rows: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -298,23 +82,6 @@ def _over_seeds(rows: pd.DataFrame, column: str) -> pd.DataFrame:
     if column not in rows:
         return pd.DataFrame(columns=["mean", "std"], dtype="float64")
     return rows.dropna(subset=[column]).groupby("epoch")[column].agg(["mean", "std"]).astype("float64")
-
-
-def _subtitle(*parts: str, missing: Sequence[str] = ()) -> str:
-    """Parts joined to one line; what is missing goes to a line of its own."""
-    line = ", ".join(part for part in parts if part)
-    line = line[:1].upper() + line[1:]
-    if missing:
-        line += "\nNo rows for: " + ("; ".join(missing[:3]))
-        line += f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-    return line
-
-
-def _per_cent(value: float, digits: int = 1) -> str:
-    return f"{100 * value:.{digits}f}%"
-
-
-# --- drawing ------------------------------------------------------------------------------------
 
 
 def _curve(ax: Axes, rows: pd.DataFrame, column: str, label: str, style: Mapping) -> pd.DataFrame:
@@ -365,20 +132,6 @@ def _decay_strip(ax: Axes, rows: pd.DataFrame) -> None:
     ax.set(ylim=(0, 1.05), yticks=[0, 1], ylabel="Decay d")
 
 
-def _shared_legend(fig: Figure, axes: Iterable[Axes], ncols: int) -> None:
-    handles = {}
-    for ax in axes:
-        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
-            handles.setdefault(label, handle)
-    fig.legend(
-        list(handles.values()),
-        list(handles),
-        loc="outside lower center",
-        ncols=ncols,
-        handlelength=3,
-    )
-
-
 # --- slide 9 ------------------------------------------------------------------------------------
 
 
@@ -389,6 +142,7 @@ def decay_curve(
     gate: float = 0.3,
     noise: bool = True,
     dataset: str | None = None,
+    recorded: pd.DataFrame | None = None,
 ) -> Figure:
     """Slide 9: the decay factor d against the iteration, phases shaded, with the noise level.
 
@@ -401,8 +155,10 @@ def decay_curve(
         gate: the noise is off once d is below it.
         noise: draw the noise level, or the gate.
         dataset: what the training is of, for the title.
+        recorded: a row an epoch with 'step' and 'decay', drawn as points over the schedule.
 
     Raises:
+        MissingResults: if `recorded` lacks a column or has no rows.
         ValueError: if `total_steps` is below 1, no schedule is given, or a schedule does not return
             a finite value for each step.
 
@@ -432,7 +188,11 @@ def decay_curve(
         text = "first at or below 0.5: " + ", ".join(halves)
     else:
         subtitle, text = _one_schedule(ax, steps, decays[""], gate, noise)
-    _shared_legend(fig, [ax], ncols=4)
+    if recorded is not None:
+        _require(recorded, "recorded", ["step", "decay"])
+        points = {"linestyle": "", "marker": "o", "color": ORANGE, "markeredgecolor": INK}
+        ax.plot(recorded["step"], recorded["decay"], label="d recorded after each epoch", **points)
+    _shared_legend(fig, [ax], ncols=4 if recorded is None else 2)
     ax.set(xlabel="Iteration (optimiser updates)", xlim=(0, total_steps), ylim=(-0.03, 1.18))
     ax.set_yticks(np.linspace(0, 1, 6))
     ax.set_ylabel("Decay factor d" if len(decays) > 1 or not noise else "d;  noise in units of σ")
@@ -441,11 +201,6 @@ def decay_curve(
     set_title(fig, title, subtitle)
     fig.alt_text = f"{title} against iteration over {total_steps:,} iterations, {text}."
     return fig
-
-
-def _cycle(count: int) -> list[dict]:
-    styles = [METHOD_STYLES[method] for method in (*SLIDE_METHODS, "scratch", "svd_finetune", "svd")]
-    return [styles[index % len(styles)] for index in range(count)]
 
 
 def _decay_values(schedule: Callable, steps: np.ndarray, name: str) -> np.ndarray:
@@ -828,178 +583,6 @@ def method_curves(history: pd.DataFrame, variant: str = "slides") -> Figure:
     set_title(fig, title, _subtitle(_seeds(chosen), kind, numbers, missing=missing))
     fig.alt_text = f"{title}, of BA alone at the last epoch: {', '.join(ends) or 'not measured'}."
     return fig
-
-
-def _two_lines(label: str) -> str:
-    """Break a label at the space nearest to its middle."""
-    spaces = [index for index, letter in enumerate(label) if letter == " "]
-    if not spaces:
-        return label
-    cut = min(spaces, key=lambda index: abs(index - len(label) / 2))
-    return f"{label[:cut]}\n{label[cut + 1 :]}"
-
-
-@styled
-def comparison_table(comparison: pd.DataFrame, dataset: str = "fashion_mnist") -> Figure:
-    """Slide 16's table, typeset: published, measured mean ± sd over seeds, and their difference.
-
-    The best accuracy of each line is bold. The baselines, which the slides lack, stand below.
-
-    Args:
-        comparison: a row for each (method, rank), dense at rank 0, with the columns method, rank,
-            published_accuracy, measured_mean, measured_sd, n_seeds, difference, published_ratio,
-            ratio (both ratios in percent); values may be missing. Accuracies are all fractions, or
-            all percent. The columns 'split' and 'note', if there, are named in the subtitle.
-        dataset: what was measured, where `comparison` has no column 'dataset'.
-
-    Raises:
-        MissingResults: if a column is missing, or there is no row of the slides' methods.
-        ValueError: if a (method, rank) occurs twice or the units are mixed.
-
-    Example:
-        >>> fig = comparison_table(comparison)  # doctest: +SKIP
-    """
-    accuracies = ["published_accuracy", "measured_mean"]
-    spreads = ["measured_sd", "difference"]
-    others = ["n_seeds", "published_ratio", "ratio"]
-    _require(comparison, "comparison", ["method", "rank", *accuracies, *spreads, *others])
-    name = _dataset(comparison, "comparison", dataset)
-    table = comparison[comparison["method"].isin(METHOD_LABELS)]
-    _one_row_each(table, "comparison", ["method", "rank"])
-    scale = _percent_scale(table, "comparison", accuracies)
-    notes = _remark(table, "split", "{} set"), _remark(table, "note")
-    table = table.set_index(["method", "rank"])[accuracies + spreads + others].astype("float64")
-    table[accuracies + spreads] *= scale
-    ranks = sorted({rank for method, rank in table.index if method in SLIDE_METHODS})
-    if not ranks:
-        raise MissingResults(f"`comparison` must have rows of {list(SLIDE_METHODS)}. {REMEDY}")
-    present = set(table.index.get_level_values("method"))
-    baselines = [method for method in ("svd", "svd_finetune", "scratch") if method in present]
-    lines = _table_lines(table, ranks, baselines)
-    heights = [line.pop("height", 1.0) for line in lines]
-    fig = new_figure(0.75 + 0.215 * sum(heights))
-    _typeset(fig.subplots(), lines, heights)
-    counts = table["n_seeds"].dropna()
-    seeds = f"measured: {_spread(counts)}" if len(counts) else "nothing measured yet"
-    wanted = [(method, rank) for rank in ranks for method in SLIDE_METHODS]
-    missing = [
-        f"{method_label(m)}, rank {r}"
-        for m, r in wanted
-        if (m, r) not in table.index or np.isnan(table.loc[(m, r), "measured_mean"])
-    ]
-    title = f"Published and measured accuracy (%), {name}"
-    parts = (*notes, seeds, "best of a line in bold")
-    set_title(fig, title, _subtitle(*parts, missing=missing))
-    means = table["measured_mean"].dropna()
-    best = means[means.index.isin(SLIDE_METHODS, level=0)]
-    found = "no method measured"
-    if len(best):
-        method, rank = best.idxmax()
-        found = f"the best measured is {method_label(method)} at rank {rank} with {best.max():.2f}%"
-    dense = means.get(("dense", 0), np.nan)
-    found += "" if np.isnan(dense) else f", the dense network has {dense:.2f}%"
-    fig.alt_text = f"{title}: table of {len(ranks)} ranks by {len(SLIDE_METHODS)} methods; {found}."
-    return fig
-
-
-def _one_row_each(frame: pd.DataFrame, argument: str, keys: list[str]) -> None:
-    twice = frame[frame.duplicated(keys)]
-    if len(twice):
-        raise ValueError(
-            f"`{argument}` must have one row for each of {keys}. "
-            f"Received several for: {twice[keys].to_dict('records')[:4]}; select one setting first."
-        )
-
-
-def _remark(frame: pd.DataFrame, column: str, form: str = "{}") -> str:
-    """What an optional column says of all rows, for a subtitle."""
-    values = [str(value) for value in frame[column].dropna().unique()] if column in frame else []
-    return form.format(" and ".join(values)) if any(values) else ""
-
-
-def _percent_scale(frame: pd.DataFrame, argument: str, columns: list[str]) -> float:
-    """100 for fractions, 1 for percent, read off the values: no accuracy is below 1 percent."""
-    values = frame[columns].astype("float64").to_numpy()
-    values = values[np.isfinite(values)]
-    if len(values) and values.max() > 1 and values.min() <= 1:
-        raise ValueError(
-            f"`{argument}` must have all of {columns} as fractions or all in percent. "
-            f"Received: values from {values.min():g} to {values.max():g}."
-        )
-    return 1.0 if len(values) and values.max() > 1 else 100.0
-
-
-def _number(value: float, form: str = ".2f") -> str:
-    return "–" if value is None or np.isnan(value) else format(value, form).replace("-", "−")
-
-
-def _table_lines(table: pd.DataFrame, ranks: list[int], baselines: list[str]) -> list[dict]:
-    """The table as lines of text: 'cells' by column, 'bold' columns, 'rule' above the line."""
-
-    def cell(method, rank, column):
-        return table[column].get((method, rank), np.nan)
-
-    def measured(method, rank):
-        mean, sd = cell(method, rank, "measured_mean"), cell(method, rank, "measured_sd")
-        return _number(mean) + ("" if np.isnan(sd) else f" ± {sd:.2f}")
-
-    def best(methods, rank, column):
-        values = [cell(method, rank, column) for method in methods]
-        # Equal as printed is equal: a tie that the reader cannot see is no difference.
-        rounded = np.round(values, 2)
-        return [3 + index for index in np.flatnonzero(rounded == np.nanmax([*rounded, -np.inf]))]
-
-    def ratio(methods, rank, column, form):
-        values = [v for method in methods if not np.isnan(v := cell(method, rank, column))]
-        ends = dict.fromkeys(_number(end(values), form) for end in (min, max) if values)
-        return "–".join(ends)
-
-    def block(name, rank, methods):
-        published = [_number(cell(method, rank, "published_accuracy")) for method in methods]
-        own = [measured(method, rank) for method in methods]
-        differences = [_number(cell(method, rank, "difference"), "+.2f") for method in methods]
-        ratios = [ratio(methods, rank, c, form) for c, form in (("published_ratio", "g"), ("ratio", ".2f"))]
-        return [
-            {"cells": [name, ratios[0], "published", *published], "rule": "thin"},
-            {"cells": ["", ratios[1], "measured", *own]},
-            {"cells": ["", "", "difference", *differences]},
-        ]
-
-    def head(name, second, methods):
-        cells = [name, second, "", *(_two_lines(method_label(method)) for method in methods)]
-        return {"cells": cells, "height": 2.1, "rule": "thick", "bold": range(7)}
-
-    lines = [head("Rank", "Ratio\n(%)", SLIDE_METHODS)]
-    if ("dense", 0) in table.index:
-        lines += [{**line, "across": True} for line in block("dense", 0, ["dense"])]
-    for rank in ranks:
-        lines += block(str(rank), rank, SLIDE_METHODS)
-        lines[-3]["bold"] = best(SLIDE_METHODS, rank, "published_accuracy")
-        lines[-2]["bold"] = best(SLIDE_METHODS, rank, "measured_mean")
-    if baselines:
-        lines.append(head("Baselines,\nnot in the slides", "", baselines))
-    for rank in sorted({rank for method, rank in table.index if method in baselines}):
-        own = [measured(method, rank) for method in baselines]
-        cells = [str(rank), ratio(baselines, rank, "ratio", ".2f"), "measured", *own]
-        lines.append({"cells": cells, "bold": best(baselines, rank, "measured_mean")})
-    return lines
-
-
-def _typeset(ax: Axes, lines: list[dict], heights: list[float]) -> None:
-    ax.set(xlim=(0, 1), ylim=(sum(heights), 0))
-    ax.axis("off")
-    edges = [(0.0, "left"), (0.205, "right"), (0.23, "left")]
-    edges += [(0.425 + 0.16 * column, "center") for column in range(4)]
-    top = 0.0
-    for line, height in zip(lines, heights, strict=True):
-        if rule := line.get("rule"):
-            ax.axhline(top, color=INK, linewidth=1.4 if rule == "thick" else 0.6)
-        for index, text in enumerate(line["cells"]):
-            x, align = edges[index] if index < 3 or not line.get("across") else (0.665, "center")
-            weight = "bold" if index in line.get("bold", ()) else "normal"
-            ax.text(x, top + height / 2, text, ha=align, va="center", weight=weight)
-        top += height
-    ax.axhline(top, color=INK, linewidth=1.4, clip_on=False)
 
 
 @styled

@@ -36,6 +36,11 @@ def toy_figures(
     one = history[history["seed"] == history["seed"].min()]
     summary = tables.summarise(results)
 
+    def decay():
+        run = one[(one["method"] == "wds") & (one["rank"] == rank) & (one["variant"] == "slides")]
+        points = run if len(run) else None
+        return figures.decay_curve(first.decay(steps), steps, dataset=dataset, recorded=points)
+
     def noise():
         net, _, _ = experiments.dense_net(first)
         weights = np.ravel(keras.ops.convert_to_numpy(net.get_layer("dense").kernel))
@@ -50,7 +55,7 @@ def toy_figures(
         return figures.accuracy_against_ratio(rows, dataset=dataset)
 
     return {
-        "slide_09_decay": lambda: figures.decay_curve(first.decay(steps), steps, dataset=dataset),
+        "slide_09_decay": decay,
         "slide_10_training": lambda: figures.training_curves(one, rank=rank),
         "slide_12_paths": lambda: figures.path_accuracies(one, rank=rank),
         "slide_14_noise": noise,

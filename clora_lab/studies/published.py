@@ -6,15 +6,17 @@ transcribed and not corrected; `data/README.md` says what each file holds.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from clora_lab import _checks
+from clora_lab.studies import names, tables
 from clora_lab.studies.datasets import TITLES
+from clora_lab.studies.names import BASELINES, METHODS
 from clora_lab.studies.paths import data_dir
 
 STUDIES = ("toy", "vgg16", "bert_tiny", "bert_small", "conclusion")
-METHODS = ("wds", "bias", "noise", "noise_bias")
-BASELINES = ("svd", "svd_finetune", "scratch")
 # What may not differ between the seeds of one mean.
 SETTINGS = (
     "init", "epochs", "batch_size", "learning_rate", "lr_schedule", "alpha", "schedule", "begin",
@@ -144,28 +146,16 @@ def _published_toy(published: pd.DataFrame, measured: pd.MultiIndex) -> pd.DataF
 
 def _measured(chosen: pd.DataFrame, split: str) -> pd.DataFrame:
     """Mean, sd, number of seeds, distance from dense, and ratio, by method and rank."""
-    accuracy = chosen[(chosen["metric"] == "accuracy") & (chosen["split"] == split)]
-    # "compressed" sorts before "trained": the compressed path where there is one.
-    accuracy = accuracy.sort_values("view").drop_duplicates("config")
-    accuracy = accuracy.set_index(["method", "rank", "seed"])["value"].mul(100)
-    dense = accuracy[accuracy.index.get_level_values("method") == "dense"].droplevel([0, 1])
-    seeds = accuracy.index.get_level_values("seed")
-    gap = accuracy - dense.reindex(seeds).to_numpy()
     by = ["method", "rank"]
-    ratio = chosen[chosen["metric"] == "ratio_percent"].groupby(by)["value"].mean()
-    return pd.DataFrame(
-        {
-            "measured_mean": accuracy.groupby(by).mean(),
-            "measured_sd": accuracy.groupby(by).std(),
-            "n_seeds": accuracy.groupby(by).size().astype("Int64"),
-            "measured_difference": gap.groupby(by).mean(),
-            "ratio": ratio,
-        }
+    measured = tables.over_seeds(chosen, by, split).rename(
+        columns={"mean": "measured_mean", "sd": "measured_sd", "n": "n_seeds", "gap": "measured_difference"}
     )
+    return measured.assign(ratio=chosen[chosen["metric"] == "ratio_percent"].groupby(by)["value"].mean())
 
 
-def _refuse_mixtures(chosen: pd.DataFrame) -> None:
-    for (method, rank), runs in chosen.groupby(["method", "rank"]):
+def _refuse_mixtures(chosen: pd.DataFrame, keys: Sequence[str] = ("rank",)) -> None:
+    for (method, *rank), runs in chosen.groupby(["method", *keys]):
+        rank = "/".join(map(str, rank))
         for setting in SETTINGS:
             values = runs[setting].drop_duplicates().tolist()
             if len(values) > 1:
@@ -180,3 +170,57 @@ def _refuse_mixtures(chosen: pd.DataFrame) -> None:
                 f"{rank}, has several `config` of the seeds {twice[twice > 1].index.tolist()}. "
                 "Select the rows of one first."
             )
+
+
+# How the other studies' tables and rows name a cell: column of the published table -> column of the rows.
+CELLS = {
+    "vgg16": {"conv_rank": "rank", "dense_rank": "dense_rank"},
+    "bert_tiny": {"rank": "rank"},
+    "bert_small": {"rank": "rank"},
+}
+
+
+def beside(results: pd.DataFrame, study: str, split: str = "test") -> pd.DataFrame:
+    """Published and measured accuracy side by side for VGG16 or BERT, a row a cell and method.
+
+    Args:
+        results: recorded rows of one dataset, model and recipe (one setting for each method and cell).
+        study: "vgg16" (slide 19), "bert_tiny" (21) or "bert_small" (22): whose published table.
+        split: of the measured accuracy; the slides do not say theirs.
+
+    Returns:
+        Data frame, the dense net first, then every cell with the four methods and the baselines that were
+        measured: the ranks, method, published_ratio, ratio (the slides' convention, recomputed),
+        ratio_model (all that remains over the whole model), published_accuracy, published_sd,
+        published_difference (from the published original), measured_mean, measured_sd (ddof 1, empty for
+        one seed), n_seeds, measured_difference (from the measured dense net of the same seeds). All in
+        percent or points. Cells that were not measured have empty columns.
+
+    Raises:
+        ValueError: an unknown study, or runs that no mean should mix.
+
+    Example:
+        >>> beside(ResultsStore("data/results", "vgg16").read(), "vgg16")  # doctest: +SKIP
+    """
+    cells = CELLS[_checks.one_of("study", study, CELLS)]
+    keys = list(cells.values())
+    _refuse_mixtures(results, keys)
+    table = load(study).rename(columns={**cells, "ratio_percent": "published_ratio"})
+    table = table.rename(columns={"accuracy_percent": "published_accuracy", "accuracy_sd": "published_sd"})
+    table = table.replace({"method": {"original": "dense"}}).fillna(dict.fromkeys(keys, 0))
+    by = [*keys, "method"]
+    table = table.astype(dict.fromkeys(keys, "int64")).set_index(by)
+    measured = tables.over_seeds(results, by, split)
+    for metric, name in (("ratio_percent", "ratio"), ("ratio_model_percent", "ratio_model")):
+        measured[name] = results[results["metric"] == metric].groupby(by)["value"].mean()
+    order = {name: place for place, name in enumerate((*names.METHOD_LABELS, *names.REFERENCES))}
+    index = sorted(table.index.union(measured.index), key=lambda cell: (*cell[:-1], order[cell[-1]]))
+    table = table.reindex(pd.MultiIndex.from_tuples(index, names=by))
+    original = table.loc[(*[0] * len(keys), "dense"), "published_accuracy"]
+    table["published_difference"] = table["published_accuracy"] - original
+    measured = measured.rename(columns={"gap": "measured_difference", "n": "n_seeds"})
+    measured = measured.rename(columns={"mean": "measured_mean", "sd": "measured_sd"})
+    table = table.join(measured).reset_index()
+    columns = [*by, "published_ratio", "ratio", "ratio_model", "published_accuracy", "published_sd"]
+    columns += ["published_difference", "measured_mean", "measured_sd", "n_seeds", "measured_difference"]
+    return table[columns]

@@ -35,13 +35,27 @@ HISTORY_COLUMNS = (
     "step", "decay", "noise", "loss", "accuracy", "val_loss", "val_accuracy",
     "val_compressed_loss", "val_compressed_accuracy", "val_original_loss", "val_original_accuracy",
 )  # fmt: skip
-INTEGERS = frozenset({"rank", "seed", "epochs", "batch_size", "epoch", "step"})
+# What a study needs beside these; its file has them before `config`.
+EXTRA_COLUMNS = {
+    "vgg16": ("dense_rank", "factorization", "start", "augment", "precision",
+              "dense_epochs", "train_size", "test_size"),
+    "bert": ("scope", "start", "sequence", "dense_epochs", "train_size", "test_size"),
+}  # fmt: skip
+INTEGERS = frozenset(
+    {"rank", "seed", "epochs", "batch_size", "epoch", "step", "dense_rank", "dense_epochs", "sequence"}
+    | {"train_size", "test_size"}
+)
 FLOATS = frozenset(HISTORY_COLUMNS[HISTORY_COLUMNS.index("decay") :]) | {
     "value", "learning_rate", "alpha", "begin", "end", "floor", "noise_gate", "fraction", "seconds",
 }  # fmt: skip
 RESULT_KEY = ["config", "split", "view", "metric"]
 LAST_METRIC = "seconds"
 LOCK_SECONDS = 60
+
+
+def columns(study: str) -> tuple[str, ...]:
+    """The columns of a study's results file: RESULT_COLUMNS, and the study's own before `config`."""
+    return (*RESULT_COLUMNS[:-1], *EXTRA_COLUMNS.get(study, ()), RESULT_COLUMNS[-1])
 
 
 class ResultsError(OSError):
@@ -79,6 +93,7 @@ class ResultsStore:
             )
         self.folder = Path(folder)
         self.study = study
+        self.columns = columns(study)
         self.path = self.folder / f"{study}.csv"
         self.history_path = self.folder / f"{study}_history.csv"
 
@@ -86,7 +101,7 @@ class ResultsStore:
         """Record one finished run; the torn tail that a killed writer left is cut off first.
 
         Args:
-            rows: the run's block: for each metric a dict with all of RESULT_COLUMNS, all of one
+            rows: the run's block: for each metric a dict with all of `columns(study)`, all of one
                 `config`, the last one with the metric "seconds".
             history: a dict with all of HISTORY_COLUMNS for each epoch; floats keep 6 digits.
                 In both, None and NaN stay empty.
@@ -101,10 +116,10 @@ class ResultsStore:
         """
         rows, history = list(rows), list(history)
         self._check_run(rows, history)
-        block = [_format(row, RESULT_COLUMNS, repr) for row in rows]
+        block = [_format(row, self.columns, repr) for row in rows]
         epochs = [_format(row, HISTORY_COLUMNS, "{:.6g}".format) for row in history]
         with self._writing():
-            table = _Table(self.path, RESULT_COLUMNS)
+            table = _Table(self.path, self.columns)
             table.cut_after(lambda fields: fields["metric"] == LAST_METRIC)
             if rows[0]["config"] in self.finished():
                 return False
@@ -125,7 +140,7 @@ class ResultsStore:
         Raises:
             ValueError: the file has other columns, or a damaged line before its last one.
         """
-        table = _Table(self.path, RESULT_COLUMNS)
+        table = _Table(self.path, self.columns)
         frame = table.frame()
         # "seconds" closes a block; rows before it under another config lost their own end.
         closed_by = frame["config"].where(frame["metric"] == LAST_METRIC).bfill()
@@ -182,7 +197,7 @@ class ResultsStore:
 
     def _check_run(self, rows: list[dict], history: list[dict]) -> None:
         for row in rows:
-            _check_columns("`rows`", row, RESULT_COLUMNS)
+            _check_columns("`rows`", row, self.columns)
         for row in history:
             _check_columns("`history`", row, HISTORY_COLUMNS)
         metrics = [row["metric"] for row in rows]

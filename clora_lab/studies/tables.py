@@ -6,10 +6,45 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-METHOD_ORDER = (
-    "dense", "wds", "bias", "noise", "noise_bias", "svd", "svd_finetune", "scratch",
-)  # fmt: skip
-VARIANT_ORDER = ("slides", "noise_to_end", "cosine", "recipe")
+from clora_lab.studies.names import METHOD_LABELS, VARIANTS
+
+
+def final_accuracy(results: pd.DataFrame) -> pd.DataFrame:
+    """The accuracy of each finished net: one row a run and split.
+
+    A C-LoRA net counts by its compressed path (the finalized net); `view` "trained" is used where no
+    other was recorded (dense net and baselines).
+
+    Args:
+        results: recorded rows, as `ResultsStore.read()` gives them.
+    """
+    accuracy = results[(results["metric"] == "accuracy") & (results["split"] != "model")]
+    # "compressed" sorts before "trained": the compressed path where there is one.
+    return accuracy.sort_values("view").drop_duplicates(["config", "split"])
+
+
+def over_seeds(results: pd.DataFrame, by: list[str], split: str) -> pd.DataFrame:
+    """Accuracy of the finished nets over seeds, for rows of one dataset, model and recipe.
+
+    Args:
+        results: recorded rows.
+        by: columns that name a cell, for instance ["method", "rank"].
+        split: "validation" or "test".
+
+    Returns:
+        Indexed by `by`: mean and sd (ddof 1, empty for one seed) in percent, n (seeds), gap (mean distance
+        in points from the dense net of the same seeds; empty without one).
+    """
+    accuracy = final_accuracy(results)
+    accuracy = accuracy[accuracy["split"] == split]
+    dense = accuracy[accuracy["method"] == "dense"].set_index("seed")["value"]
+    accuracy = accuracy.assign(
+        value=100 * accuracy["value"],
+        gap=100 * (accuracy["value"] - dense.reindex(accuracy["seed"]).to_numpy()),
+    )
+    cells = accuracy.groupby(by)
+    table = cells["value"].agg(mean="mean", sd="std", n="size").astype({"n": "Int64"})
+    return table.assign(gap=cells["gap"].mean())
 
 
 def summarise(results: pd.DataFrame) -> pd.DataFrame:
@@ -29,8 +64,7 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
     Example:
         >>> summarise(store.read())  # doctest: +SKIP
     """
-    accuracy = results[(results["metric"] == "accuracy") & (results["split"] != "model")]
-    accuracy = accuracy.sort_values("view").drop_duplicates(["config", "split"])
+    accuracy = final_accuracy(results)
     by = ["dataset", "variant", "method", "rank", "split"]
     dense = accuracy[accuracy["method"] == "dense"]
     dense = dense.set_index(["dataset", "lr_schedule", "seed", "split"])["value"]
@@ -40,7 +74,7 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
     table["gap"] = accuracy.groupby(by)["gap"].mean()
     ratio = results[results["metric"] == "ratio_percent"].groupby(by[:-1])["value"].mean()
     table = table.reset_index().join(ratio.rename("ratio_percent"), on=by[:-1])
-    order = {name: place for place, name in enumerate((*METHOD_ORDER, *VARIANT_ORDER))}
+    order = {name: place for place, name in enumerate((*METHOD_LABELS, *VARIANTS))}
     table = table.sort_values(
         ["dataset", "variant", "split", "rank", "method"],
         key=lambda column: column.map(order) if column.name in ("method", "variant") else column,
@@ -65,6 +99,32 @@ def compact(comparison: pd.DataFrame) -> pd.DataFrame:
     frame["diff."] = comparison["difference"]
     frame["gap"] = comparison["measured_difference"]
     return frame
+
+
+def compact_beside(comparison: pd.DataFrame, comparable: bool = True) -> pd.DataFrame:
+    """`published.beside`'s table in the few columns that fit a terminal, numbers as text.
+
+    Args:
+        comparison: what `clora_lab.studies.published.beside` returns.
+        comparable: whether the published numbers are of the same data; without it they are left out, and
+            so are the cells that were not measured.
+    """
+    if not comparable:
+        comparison = comparison[comparison["measured_mean"].notna()]
+    ranks = [column for column in ("rank", "dense_rank") if column in comparison]
+    frame = pd.DataFrame({"rank": comparison[ranks].astype(str).agg("/".join, axis=1)})
+    frame["method"] = comparison["method"]
+    frame["ratio %"] = comparison["ratio"].fillna(comparison["published_ratio"]).map("{:.2f}".format)
+    frame["of model"] = comparison["ratio_model"]
+    for name in ("published", "measured"):
+        middle = "accuracy" if name == "published" else "mean"
+        frame[name] = [
+            f"{mean:.2f}" + ("" if pd.isna(sd) else f" ± {sd:.2f}") if pd.notna(mean) else ""
+            for mean, sd in zip(comparison[f"{name}_{middle}"], comparison[f"{name}_sd"], strict=True)
+        ]
+        frame[f"{name} gap"] = comparison[f"{name}_difference"]
+    frame["n"] = comparison["n_seeds"]
+    return frame if comparable else frame.drop(columns=["published", "published gap"])
 
 
 def show(frame: pd.DataFrame, title: str, caption: str = "", console: Console | None = None) -> None:
@@ -109,7 +169,7 @@ def markdown(results: pd.DataFrame, dataset: str = "fashion_mnist", split: str =
     head = [f"rank {rank}, {ratios[rank]:.1f}% left" for rank in ranks]
     lines = [f"| recipe | method | {' | '.join(head)} |", "|---|---|" + "---|" * len(ranks)]
     for variant, part in summary.groupby("variant", sort=False):
-        for method in METHOD_ORDER:
+        for method in METHOD_LABELS:
             cells = part[part["method"] == method].set_index("rank")["cell"]
             if method == "dense" and len(cells):
                 lines.append(

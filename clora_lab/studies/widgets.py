@@ -39,7 +39,7 @@ from scipy.ndimage import gaussian_filter1d
 
 import clora_lab as cl
 from clora_lab import _checks, accounting, factors, layers, noise, schedules, surgery
-from clora_lab.studies import course, experiments, figures
+from clora_lab.studies import course, figures, training
 from clora_lab.studies.figures import BLUE, FAINT, GREY, INK, METHOD_STYLES, ORANGE, RED
 
 DPI = 100
@@ -1388,7 +1388,7 @@ class LiveTraining(ipywidgets.VBox):
     def _finalize_clicked(self):
         try:
             small = self.finalize(force=True)
-            accuracy = experiments.evaluate(small, self.x_val, self.y_val)["accuracy"]
+            accuracy = training.evaluate(small, self.x_val, self.y_val)["accuracy"]
             self._tell(f"{self._size()} Its validation accuracy is {_percent(accuracy)}.")
         except Exception as error:  # shown in place; a callback's exception would vanish in a log
             self.error, self.message.value = error, _error(error)
@@ -1462,8 +1462,8 @@ class LiveTraining(ipywidgets.VBox):
             steps_per_execution=max(1, min(20, self.steps // 10)),
             jit_compile=keras.backend.backend() == "jax",
         )
-        self._dense = experiments.evaluate(self.original, self.x_val, self.y_val)
-        views = experiments.PathViews(self.x_val, self.y_val, ("trained", "compressed"))
+        self._dense = training.evaluate(self.original, self.x_val, self.y_val)
+        views = training.PathViews(self.x_val, self.y_val, ("trained", "compressed"))
         views.set_model(model)
         self._record(0, {**views.measure(), "decay": 1.0, "noise": 0.0})
         callbacks = [cl.DecayCallback(), views, _Watch(self)]

@@ -1,0 +1,121 @@
+"""The BERT study: configs, and runs of all methods on generated reviews with a random start."""
+
+import dataclasses
+
+import pytest
+
+pytest.importorskip("keras_hub")
+
+from clora_lab.studies import bert, published, runner, training
+from clora_lab.studies.paths import data_dir
+from clora_lab.studies.results import ResultsStore, columns
+
+SMALL = bert.Experiment(
+    "synthetic", "noise_bias", rank=16, start="random", sequence=16, fraction=0.2, epochs=1, dense_epochs=2,
+    dense_learning_rate=1e-3, learning_rate=1e-3,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dataset": "imbd"}, "Did you mean 'imdb'"),
+        ({"method": "nois"}, "Did you mean 'noise'"),
+        ({"rank": 0}, "`rank`"),
+        ({"scope": "atention"}, "Did you mean 'attention'"),
+        ({"variant": "slide"}, "Did you mean 'slides'"),
+        ({"model": "bert_tini"}, "Did you mean 'bert_tiny'"),
+        ({"fraction": 0.0}, "`fraction`"),
+        ({"patience": 0}, "`patience`"),
+        ({"begin": 0.9, "end": 0.5}, "`begin` must be smaller"),
+        ({"method": "dense"}, "'dense' experiment"),
+    ],
+)
+def test_a_bad_field_is_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(SMALL, **change)
+
+
+def test_the_slides_grid():
+    grid = bert.grid("imdb", seeds=range(3))
+    assert len(grid) == 3 * (1 + 3 * 8) == len({experiment.config for experiment in grid})
+    cell = next(e for e in grid if e.method == "noise_bias" and e.rank == 16)
+    assert (cell.epochs, cell.batch_size, cell.learning_rate, cell.begin, cell.end, cell.sequence) == (
+        10, 32, 5e-5, 0.05, 0.85, 128,
+    )  # fmt: skip
+    assert {experiment.dense for experiment in grid} == {e for e in grid if e.method == "dense"}
+    small = bert.grid("imdb", "bert_small", ranks=[16])
+    assert {(e.sequence, e.start) for e in small} == {(256, "preset")}
+    assert "BERT-Small" in small[0].title and "IMDB" in small[0].title
+    with pytest.raises(ValueError, match="`ranks` is empty"):
+        bert.grid("imdb", ranks=[])
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    store = ResultsStore(tmp_path_factory.mktemp("bert"), "bert")
+    fields = ("start", "sequence", "fraction", "epochs", "dense_epochs", "dense_learning_rate")
+    changes = {name: getattr(SMALL, name) for name in (*fields, "learning_rate")}
+    grid = bert.grid("synthetic", ranks=[16], methods=["bias", "svd", "scratch", "lora"], **changes)
+    grid += bert.grid(
+        "synthetic", ranks=[16], scopes=["encoder"], methods=["noise_bias", "svd_finetune"], **changes
+    )
+    rows = runner.run_grid(grid, store, progress=False)
+    assert list(rows.columns) == list(columns("bert")) and rows["config"].nunique() == 7
+    return rows
+
+
+def test_sizes_are_those_of_the_shapes(rows):
+    """BERT-Tiny's attention at rank 16, counted by hand; the vocabulary here is a small one."""
+    values = rows[rows["split"] == "model"].set_index(["method", "scope", "metric"])["value"]
+    block = 4 * 16 * (128 + 128) + 4 * 128  # pairs of query, key, value, output, and a bias for each
+    feed_forward = 16 * (128 + 512) * 2 + 512 + 128
+    norms = 2 * 2 * 128
+    whole = 4 * (128 * 128 + 128) + 2 * 128 * 512 + 512 + 128 + norms
+    assert values["bias", "attention", "ratio_percent"] == pytest.approx(100 * (block + norms) / whole)
+    rest = 2 * 128 * 512 + 512 + 128 + norms
+    encoder = values["bias", "attention", "ratio_encoder_percent"]
+    assert encoder == pytest.approx(100 * (block + rest) / whole)
+    encoder = values["noise_bias", "encoder", "ratio_encoder_percent"]
+    assert encoder == pytest.approx(100 * (block + feed_forward + norms) / whole)
+    assert values["bias", "attention", "trainable_parameters"] == 2 * block
+    # LoRA trains the pairs and the head, and keeps everything
+    head = 128 * 2 + 2
+    assert values["lora", "attention", "trainable_parameters"] == 2 * 4 * 16 * 256 + head
+    assert values["lora", "attention", "parameters"] == values["dense", "", "parameters"]
+    assert values["lora", "attention", "ratio_model_percent"] == 100.0
+
+
+def test_every_run_has_accuracies_of_both_splits_and_no_checkpoint_is_left(rows):
+    accuracy = rows[rows["metric"] == "accuracy"]
+    assert (accuracy.groupby("config")["split"].agg(set) == {"validation", "test"}).all()
+    assert accuracy["value"].between(0, 1).all()
+    wrapped = accuracy[accuracy["method"].isin(["bias", "noise_bias"])]
+    assert set(wrapped["view"]) == {"trained", "compressed"}
+    assert set(rows["train_size"]) == {80} and set(rows["sequence"]) == {16}
+    assert not list(training.cache_dir().glob("bert-*/"))
+
+
+def test_the_finished_net_is_the_compressed_path_of_the_trained_one(rows):
+    """At the end of the decay both views are the same net."""
+    accuracy = rows[rows["metric"] == "loss"].set_index(["method", "split", "view"])["value"]
+    for method in ("bias", "noise_bias"):
+        for split in ("validation", "test"):
+            assert accuracy[method, split, "trained"] == pytest.approx(
+                accuracy[method, split, "compressed"], rel=1e-4
+            )
+
+
+def test_rows_beside_the_published_table(rows):
+    cells = rows[(rows["scope"] != "encoder")]
+    table = published.beside(cells, "bert_tiny").set_index(["rank", "method"])
+    assert table.loc[(16, "noise_bias"), "published_accuracy"] == 80.79
+    assert table.loc[(16, "bias"), "n_seeds"] == 1
+    assert table.loc[(16, "bias"), "published_difference"] == pytest.approx(79.97 - 83.03)
+    assert table.index[0] == (0, "dense") and (16, "lora") in table.index
+
+
+def test_recorded_rows_say_where_they_start_from():
+    rows = ResultsStore(data_dir() / "results", "bert").read()
+    assert len(rows) and (rows["start"] != "").all()
+    assert set(rows["dataset"]) <= {"imdb", "synthetic"}

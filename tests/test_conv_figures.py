@@ -1,0 +1,209 @@
+"""Ways to factor a kernel, the VGG16 table beside ours, and their figures."""
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+import clora_lab as cl
+from clora_lab import factors
+from clora_lab.studies import conv_figures, figures, models, published
+from clora_lab.studies.results import columns
+
+SHAPE = (3, 3, 4, 6)
+
+
+def kernel(seed=0, shape=SHAPE):
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+def convolved(x, *kernels):
+    for one in kernels:
+        x = keras.ops.conv(x, np.asarray(one, "float32"), padding="same")
+    return keras.ops.convert_to_numpy(x)
+
+
+def row(method, value, rank=16, dense_rank=16, factorization="loralib", seed=0, **fields):
+    """The rows of one run, its numbers made up."""
+    if method == "dense":
+        rank, dense_rank, factorization = 0, 0, ""
+    base = dict.fromkeys(columns("vgg16"), "") | {
+        "study": "vgg16", "dataset": "cifar10_jpeg", "model": "vgg16", "variant": "short", "start": "random",
+        "precision": "mixed_bfloat16", "train_size": 5000, "test_size": 1000, "epochs": 4, "method": method,
+        "rank": rank, "dense_rank": dense_rank, "factorization": factorization, "seed": seed,
+    }  # fmt: skip
+    base |= {"config": f"{method}-{rank}-{dense_rank}-{factorization}-{seed}"} | fields
+    flops = {"": 100.0, "loralib": 98.0, "pair_equal": 12.0}[factorization]
+    values = [("test", "compressed", "accuracy", value), ("test", "trained", "accuracy", 0.0)]
+    values += [("model", "-", "ratio_percent", 6.87), ("model", "-", "flops_percent", flops)]
+    if method == "dense":
+        values = [("test", "trained", "accuracy", value), values[-1]]
+    names = ("split", "view", "metric", "value")
+    return [base | dict(zip(names, each, strict=True)) for each in values]
+
+
+@pytest.fixture
+def rows():
+    runs = [row("dense", 0.5), row("wds", 0.4), row("noise_bias", 0.45), row("scratch", 0.46)]
+    runs += [row("noise_bias", 0.44, factorization="pair_equal")]
+    return pd.DataFrame([line for run in runs for line in run])
+
+
+# --- a kernel as a matrix -----------------------------------------------------------------------
+
+
+def test_costs_of_the_ways_by_hand():
+    table = conv_figures.ways((3, 3, 128, 256), rank=16)
+    assert table["parameters"].to_dict() == {
+        "full": 9 * 128 * 256,
+        "pair": 16 * (9 * 128 + 256),
+        "loralib": 9 * 16 * (128 + 256),
+        "spatial": 9 * 16 * (128 + 256),
+    }
+    assert table.loc["loralib", "multiply_adds"] == table.loc["full", "multiply_adds"]
+    assert (table.loc[["pair", "spatial"], "share"] == table.loc[["pair", "spatial"], "flops_share"]).all()
+
+
+@pytest.mark.parametrize("way", conv_figures.WAYS)
+def test_matrix_holds_each_weight_once_in_the_shape_of_the_table(way):
+    places = np.arange(np.prod(SHAPE)).reshape(SHAPE)
+    matrix = conv_figures.to_matrix(places, way)
+    table = conv_figures.ways(SHAPE, 2)
+    assert matrix.shape == (table.loc[way, "rows"], table.loc[way, "columns"])
+    assert sorted(matrix.ravel()) == list(range(places.size))
+
+
+def test_spatial_factors_are_two_convolutions_exactly():
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(2, 7, 7, 4)).astype("float32")
+    down, up = rng.normal(size=(12, 5)), rng.normal(size=(5, 18))
+    product = (down @ up).reshape(3, 4, 3, 6).transpose(0, 2, 1, 3)
+    np.testing.assert_allclose(conv_figures.to_matrix(product, "spatial"), down @ up)
+    two = convolved(x, *conv_figures.spatial_kernels(down, up, SHAPE))
+    np.testing.assert_allclose(two, convolved(x, product), atol=1e-3)
+    assert np.abs(two).max() > 1
+
+
+def test_low_rank_by_one_way_is_not_by_another():
+    down, up = np.random.default_rng(2).normal(size=(36, 2)), np.random.default_rng(3).normal(size=(2, 6))
+    product = (down @ up).reshape(SHAPE)
+    ranks = {way: np.linalg.matrix_rank(conv_figures.to_matrix(product, way)) for way in conv_figures.WAYS}
+    assert ranks["pair"] == 2 and ranks["loralib"] > 2 and ranks["spatial"] > 2
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 4, 6), (3, 3, 4), (3, 3, 0, 6)])
+def test_kernels_that_are_none(shape):
+    with pytest.raises(ValueError, match="kernel_shape.*Received"):
+        conv_figures.ways(shape, 2)
+
+
+def test_unknown_way():
+    with pytest.raises(ValueError, match="`way` must be one of"):
+        conv_figures.to_matrix(kernel(), "tucker")
+
+
+# --- figures ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 3, 4), (3, 3, 4, 2), (5, 5, 2, 3)])
+def test_three_matrices(shape):
+    text = figures.alt_text(conv_figures.three_matrices(shape))
+    assert f"pair {shape[0] ** 2 * shape[2]} × {shape[3]}" in text
+    with pytest.raises(ValueError, match="at most 5 x 5"):
+        conv_figures.three_matrices((3, 3, 64, 64))
+
+
+def test_drawing_names_all_costs():
+    text = figures.alt_text(conv_figures.low_rank_convolution((3, 3, 64, 128), 16))
+    for number in ("73,728", "11,264", "27,648"):
+        assert number in text
+
+
+def test_filters_are_ordered_by_the_first_net_and_distances_are_right():
+    first = kernel(shape=(3, 3, 3, 5)) * np.array([1, 5, 2, 4, 3])
+    fig = conv_figures.filters({"before": first, "after": 0.5 * first}, "Filters", count=3)
+    assert "relative: 0.50" in fig.alt_text and "3 filters" in fig.alt_text
+    shown = fig.axes[0].get_images()[0].get_array()
+    strongest = first[..., 1]
+    assert np.corrcoef(np.asarray(shown).ravel(), strongest.ravel())[0, 1] > 0.99
+    conv_figures.filters({"deeper": kernel()}, "Filters")
+    for bad in ({}, {"a": kernel(), "b": kernel(shape=(3, 3, 4, 5))}):
+        with pytest.raises(ValueError, match="one shape"):
+            conv_figures.filters(bad, "Filters")
+
+
+@pytest.mark.parametrize("factorization", factors.FACTORIZATIONS)
+def test_spectrum_of_an_svd_start_is_the_head_of_the_dense_one(factorization):
+    net = models.small_vgg()
+    target = {"targets": "block3_*", "factorization": factorization}
+    wrapped = cl.compress(net, 3, init="svd", schedule=cl.LinearDecay(1), **target)
+    table = conv_figures.spectra_table(net, wrapped)
+    for _, own in table.groupby("layer"):
+        dense, kept = (own[own["net"] == name]["value"].to_numpy() for name in ("dense", "kept"))
+        assert len(kept) == (9 if factorization == "loralib" else 3) < len(dense)
+        np.testing.assert_allclose(kept, dense[: len(kept)], rtol=1e-3)
+    text = figures.alt_text(conv_figures.spectra(table, "Spectra"))
+    assert "block3_conv1" in text
+    with pytest.raises(ValueError, match="no wrapped layers"):
+        conv_figures.kept_kernels(net)
+
+
+def test_too_many_layers_for_one_picture():
+    table = pd.DataFrame({"layer": [str(i) for i in range(10)], "net": "dense", "index": 1, "value": 1.0})
+    with pytest.raises(ValueError, match="at most nine"):
+        conv_figures.spectra(table, "Spectra")
+
+
+# --- the study ----------------------------------------------------------------------------------
+
+
+def test_published_and_measured_side_by_side(rows):
+    table = conv_figures.compare(rows).set_index(["method", "rank", "dense_rank", "factorization"])
+    cell = table.loc[("noise_bias", 16, 16, "loralib")]
+    slides = published.load("vgg16")
+    slides = slides[(slides["method"] == "noise_bias") & (slides["conv_rank"] == 16)].iloc[0]
+    assert cell["published"] == slides["accuracy_percent"] and cell["published_sd"] == slides["accuracy_sd"]
+    assert cell["measured"] == pytest.approx(45) and cell["gap"] == pytest.approx(-5)
+    other = table.loc[("noise_bias", 16, 16, "pair_equal")]
+    assert pd.isna(other["published"]) and other["flops"] == 12
+    assert pd.isna(table.loc[("wds", 32, 64, "loralib"), "measured"])
+    assert table["published"].notna().sum() == len(published.load("vgg16"))
+
+
+def test_means_over_seeds(rows):
+    more = pd.DataFrame(row("dense", 0.6, seed=1) + row("wds", 0.6, seed=1))
+    table = conv_figures.compare(pd.concat([rows, more], ignore_index=True))
+    cell = table[(table["method"] == "wds") & (table["n"] == 2)].iloc[0]
+    assert cell["measured"] == pytest.approx(50) and cell["gap"] == pytest.approx(-5)
+    assert cell["sd"] == pytest.approx(np.std([40, 60], ddof=1))
+
+
+def test_conditions_are_read_from_the_rows(rows):
+    text = conv_figures.conditions(rows)
+    for part in ("from random initialisation", "5,000 training and 1,000 test", "bfloat16", "one seed"):
+        assert part in text
+    assert "(the slides: 20)" in text
+    full = rows.assign(epochs=20, precision="float32", start="imagenet", model="small_vgg")
+    text = conv_figures.conditions(full)
+    assert "the slides: 20" not in text and "bfloat16" not in text
+    assert "from ImageNet weights" in text and "stands in for VGG16" in text
+    with pytest.raises(ValueError, match="one `precision`"):
+        conv_figures.conditions(pd.concat([rows, full.assign(model="vgg16", start="random")]))
+
+
+def test_table_and_plot_say_what_was_measured(rows):
+    fig = conv_figures.comparison_table(rows)
+    for part in ("from random initialisation", "45.00", "75.57 ± 0.40", "Low-rank"):
+        assert part in figures.alt_text(fig)
+    printed = {text.get_text() for text in fig.axes[0].texts}
+    assert {"45.00", "44.00", "40.00", "75.57 ± 0.40", "pair equal"} <= printed
+    fig = conv_figures.accuracy_against_flops(rows)
+    assert "12.0 to 12.0% of the FLOPs" in figures.alt_text(fig)
+    with pytest.raises(figures.MissingResults, match="dense net alone"):
+        conv_figures.accuracy_against_flops(rows[rows["method"] == "dense"])
+
+
+def test_other_data_are_said_not_to_compare(rows):
+    fig = conv_figures.comparison_table(rows.assign(dataset="digits32", model="small_vgg"))
+    said = " ".join(artist.get_text() for artist in fig.findobj(lambda a: hasattr(a, "get_text")))
+    assert "not comparable" in said
