@@ -14,14 +14,14 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 # Tests of the method itself. They need no TensorFlow and must pass under each backend.
 UNIT_TESTS := $(patsubst %,tests/test_%.py,\
-  schedules noise factors layers surgery callbacks accounting)
+  schedules noise factors layers surgery callbacks accounting training)
 PIP = -m pip install -qq --disable-pip-version-check
 UV_COMPILE = $(VENV)/bin/uv pip compile pyproject.toml --quiet --universal \
   --python-version 3.10 --no-header --no-annotate $(ARGS)
 RUN := $(VENV)/bin/python
 
 .PHONY: help setup reproduce figures report lab notebooks exercises test test-jax test-torch \
-  test-notebooks test-browser lint format bench lock clean
+  test-notebooks test-browser site lint format bench lock clean
 
 help: ## list the targets
 	echo "usage: make TARGET [ARGS=\"...\"] [PYTHON=python3.11] [VENV=.venv]"
@@ -51,7 +51,8 @@ exercises: $(VENV)/.ready ## hand-outs with and without solutions, into out/exer
 	$(RUN) notebooks/build.py exercises
 
 test: $(VENV)/.ready ## the tests, under TensorFlow; ARGS="-k decay" for some
-	$(RUN) -m pytest -q tests --ignore-glob='tests/test_notebooks*.py' --ignore=tests/test_browser.py $(ARGS)
+	$(RUN) -m pytest -q tests --ignore-glob='tests/test_notebooks*.py' --ignore=tests/test_browser.py \
+	  --ignore=tests/test_site.py $(ARGS)
 
 test-jax: $(VENV)-jax/.ready ## the method's unit tests under JAX, without TensorFlow
 	KERAS_BACKEND=jax $(VENV)-jax/bin/python -m pytest -q $(UNIT_TESTS) $(ARGS)
@@ -62,8 +63,11 @@ test-torch: $(VENV)-torch/.ready ## the method's unit tests under PyTorch, witho
 test-notebooks: $(VENV)/.ready ## run the notebooks as tests, in quick mode
 	$(RUN) -m pytest -q $(or $(wildcard tests/test_notebooks*.py),tests/test_notebooks.py) $(ARGS)
 
-test-browser: $(VENV)/.ready ## drive the widgets in headless Chromium (needs chromium, chromium-driver)
-	$(RUN) -m pytest -q tests/test_browser.py $(ARGS)
+test-browser: $(VENV)/.ready site ## drive widgets and site in headless Chromium (needs chromium, chromium-driver)
+	$(RUN) -m pytest -q tests/test_browser.py tests/test_site.py $(ARGS)
+
+site: $(VENV)-site/.ready ## build the documentation from README and notebooks into out/site/_build/html
+	$(VENV)-site/bin/python docs/site.py out/site
 
 lint: $(VENV)/.ready ## check style and formatting
 	$(RUN) -m ruff check .
@@ -82,10 +86,12 @@ bench: $(VENV)/.ready ## run benchmarks/*.py: speed, as ratios measured side by 
 # An override that never applies is uv's way to leave a package and all that only it needs out.
 lock: | $(VENV)/bin/python ## renew the locks after a change of pyproject.toml; ARGS=--upgrade
 	[ -x $(VENV)/bin/uv ] || $(RUN) $(PIP) 'uv>=0.5,<1'
-	$(UV_COMPILE) --extra notebooks --extra test --extra bench -o requirements.lock
+	$(UV_COMPILE) --extra notebooks --extra test --extra bench --extra text -o requirements.lock
 	echo "tensorflow; python_version < '3'" > $(VENV)/without-tensorflow.txt
 	$(UV_COMPILE) --extra jax -c requirements.lock --overrides $(VENV)/without-tensorflow.txt \
 	  -o requirements-jax.lock
+	$(VENV)/bin/uv pip compile docs/requirements.in --quiet --universal --python-version 3.10 --no-header \
+	  --no-annotate $(ARGS) -o docs/requirements.lock
 
 clean: ## remove what was built and drawn (keeps the environments, recorded rows and caches)
 	rm -rf build dist out ./*.egg-info .pytest_cache .ruff_cache
@@ -110,7 +116,12 @@ $(VENV)-jax/.ready $(VENV)-torch/.ready: $(VENV)-%/.ready: \
 	  "TensorFlow is installed in $(@D): remove that folder and run this again")'
 	touch $@
 
-$(VENV)/bin/python $(VENV)-jax/bin/python $(VENV)-torch/bin/python: %/bin/python:
+$(VENV)-site/.ready: docs/requirements.lock | $(VENV)-site/bin/python
+	echo "setting up $(@D) (a minute, once)"
+	$(@D)/bin/python $(PIP) -r docs/requirements.lock
+	touch $@
+
+$(VENV)/bin/python $(VENV)-jax/bin/python $(VENV)-torch/bin/python $(VENV)-site/bin/python: %/bin/python:
 	command -v '$(PYTHON)' > /dev/null || \
 	  { echo "'$(PYTHON)' was not found; name a Python: make PYTHON=python3.11" >&2; exit 1; }
 	'$(PYTHON)' -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' || \

@@ -63,7 +63,7 @@ from keras.ops import convert_to_numpy as to_numpy
 
 import clora_lab as cl
 from clora_lab import schedules
-from clora_lab.studies import datasets, diagrams, experiments, figures, models, widgets
+from clora_lab.studies import datasets, diagrams, experiments, figures, models, training, widgets
 
 # %% [markdown]
 # ## 1 · From adapter to compression (어댑터에서 압축으로)
@@ -93,7 +93,7 @@ dense, _, _ = experiments.dense_net(experiments.Experiment(DATASET, "dense", see
 count = round(len(data.x_train) * SIZE["fraction"])
 x_train, y_train = data.x_train[:count], data.y_train[:count]
 total_steps = -(-count // BATCH_SIZE) * SIZE["epochs"]
-dense_accuracy = experiments.evaluate(dense, data.x_val, data.y_val)["accuracy"]
+dense_accuracy = training.evaluate(dense, data.x_val, data.y_val)["accuracy"]
 print(
     f"{data.title}: dense net, validation accuracy {dense_accuracy:.1%}; {total_steps:,} steps of training ahead"
 )
@@ -132,7 +132,7 @@ pd.DataFrame(
 # %%
 for name in ("trained", "compressed", "original"):
     with cl.view(net, name):
-        print(f"{name:10} {experiments.evaluate(net, data.x_val, data.y_val)['accuracy']:.1%}")
+        print(f"{name:10} {training.evaluate(net, data.x_val, data.y_val)['accuracy']:.1%}")
 
 # %% [markdown]
 # With $B = 0$ the compressed path passes nothing on. The output layer sees zeros, answers with its bias, and that is the same class for
@@ -216,7 +216,7 @@ def compiled(model):
 
 
 def train(model, x, y):
-    views = experiments.PathViews(data.x_val, data.y_val, ("trained", "compressed", "original"))
+    views = training.PathViews(data.x_val, data.y_val, ("trained", "compressed", "original"))
     views.set_model(compiled(model))
     sizes = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: logs.update(norms(model)))
     before = {"decay": 1.0, **views.measure(), **norms(model)}
@@ -360,7 +360,7 @@ settings = {
 }
 decays = np.array([1, 0.8, 0.6, 0.4, 0.3, 0.23, 0.15, 0.1, 0.05, 0.02, 0.01])
 accuracy = {
-    name: [experiments.evaluate(copy_of(dense, *scale(d)), images, labels)["accuracy"] for d in decays]
+    name: [training.evaluate(copy_of(dense, *scale(d)), images, labels)["accuracy"] for d in decays]
     for name, scale in settings.items()
 }
 scaling = pd.DataFrame(accuracy, index=decays)
@@ -435,7 +435,7 @@ for rank in (16, 32, 64):
 pd.DataFrame(
     {
         "test accuracy": [
-            experiments.evaluate(net, data.x_test, data.y_test)["accuracy"] for net in (dense, small)
+            training.evaluate(net, data.x_test, data.y_test)["accuracy"] for net in (dense, small)
         ],
         "parameters": [dense.count_params(), small.count_params()],
     },
@@ -578,7 +578,7 @@ floored = ...
 floor = cl.LinearDecay(total_steps, begin=BEGIN, end=END, floor=0.5)
 floored_net = cl.compress(dense, RANK, "wds", floor, targets=models.TOY_TARGETS, alpha=ALPHA, seed=SEED)
 floored = train(floored_net, x_train, y_train)
-forced = experiments.evaluate(cl.finalize(floored_net, force=True), data.x_val, data.y_val)["accuracy"]
+forced = training.evaluate(cl.finalize(floored_net, force=True), data.x_val, data.y_val)["accuracy"]
 last = floored.iloc[-1]
 
 assert abs(forced - last["val_compressed_accuracy"]) < 0.005  # BA alone: what the pair can do without W

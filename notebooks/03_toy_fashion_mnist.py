@@ -64,7 +64,7 @@ import pandas as pd
 from scipy import stats
 
 import clora_lab as cl
-from clora_lab.studies import experiments, figures, models, paths, published, results, tables, widgets
+from clora_lab.studies import experiments, figures, models, paths, published, results, runner, tables, widgets
 
 SLIDES = published.load("toy")
 
@@ -184,7 +184,7 @@ elif RUN == "quick":
     source = course.provenance(rows)
 else:
     store = results.ResultsStore(paths.cache_dir() / "full", "toy")
-    rows = experiments.run_grid(
+    rows = runner.run_grid(
         experiments.toy_grid(course.dataset(), seeds=SEEDS, variants=tuple(experiments.VARIANTS)), store
     )
     history, source = store.read_history(), course.provenance(rows)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import collections
 import hashlib
+import os
 import re
 import subprocess
 import sys
@@ -26,6 +27,9 @@ BAR = re.compile(r".*\b\d+(epoch|run|it) \[|.*%\|.*\[.*<.*\]")  # as tqdm prints
 HIDDEN = {"student": "solution", "teacher": "student"}  # version -> tag of the cells that it lacks
 # What TensorFlow writes before it reads its own log level; it tells of one machine, not of the lesson.
 LOG = re.compile(r"^(WARNING: All log messages before absl|[IWEF]\d{4} \d\d:\d\d:).*$")
+
+# A kernel inherits it: the start-up lines of TensorFlow do not belong into the outputs.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 def digest(source: Path) -> str:
