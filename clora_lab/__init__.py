@@ -19,6 +19,7 @@ _HOMES = {
     "callbacks": ("DecayCallback",),
     "factors": ("BreakEvenWarning",),
     "layers": ("CLoRA", "DecayNotMovingWarning"),
+    "noise": ("NoiseLaw",),
     "recipes": ("load_recipe", "save_recipe"),
     "schedules": (
         "ConstantDecay",

@@ -276,6 +276,52 @@ def reproduce_bert(
         _show_parts(rows, "bert")
 
 
+@reproduce_app.command("future")
+def reproduce_future(
+    dataset: Annotated[
+        str,
+        typer.Option(help="auto (Fashion-MNIST if it can be had, else digits), fashion_mnist or digits."),
+    ] = "auto",
+    questions: Annotated[
+        str,
+        typer.Option(help="inits, noise, surface (all of spread x gate x end: 50 runs a seed)."),
+    ] = "inits,noise",
+    seeds: Annotated[int, typer.Option(help="Number of seeds, from 0 on.", min=1)] = 5,
+    epochs: Annotated[int, typer.Option(help="Epochs of each training.", min=1)] = 10,
+    jobs: Annotated[int, typer.Option(help="Processes; 0 for one for each core.", min=0)] = 0,
+    results: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out/results"),
+):
+    """The slides' open questions on the toy project: how the pair starts, and which noise helps.
+
+    Killed at any moment and run again, it goes on where it stopped.
+
+    Examples:
+
+        python -m clora_lab reproduce future --dataset digits --seeds 2
+
+        python -m clora_lab reproduce future --questions inits
+
+        python -m clora_lab reproduce future --dataset digits --questions surface
+    """
+    with _errors():
+        from clora_lab.studies import datasets, processes
+
+        processes.limit_threads()
+        dataset = datasets.resolve(dataset)
+        datasets.obtain(dataset)
+        from clora_lab.studies import future, runner, tables
+        from clora_lab.studies.results import ResultsStore
+
+        grid = future.grid(dataset, range(seeds), questions.split(","), epochs=epochs)
+        store = ResultsStore(results, future.STUDY)
+        title = f"{datasets.TITLES[dataset]}, rank {grid[-1].rank}, {epochs} epochs"
+        typer.echo(f"Future steps on {title}: {len(grid)} runs; results in {store.path}")
+        rows = runner.run_grid(grid, store, jobs=jobs or os.cpu_count())
+        note = "test accuracy in percent; difference: points from the slides' recipe, paired by seed"
+        for question in questions.split(","):
+            tables.show(future.answers(rows, question), f"{question}: {title}", note)
+
+
 def _show_parts(rows, study: str, split: str = "test"):
     from clora_lab.studies import overview, tables
 

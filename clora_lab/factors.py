@@ -28,7 +28,10 @@ from keras import ops
 from clora_lab import _checks
 
 FACTORIZATIONS = ("pair", "loralib")
-INITS = ("lora", "svd", "orthogonal", "scratch")
+INITS = ("lora", "svd", "svd_copy", "activations", "orthogonal", "scratch")
+# Those that take their part out of W, so that only the residual decays.
+RESIDUAL_INITS = ("svd", "activations")
+RIDGE = 1e-4  # added to the Gram matrix of "activations", as a share of its mean diagonal
 
 # What must not be carried from the original layer to a factor: it belongs to W, or is set by the rule.
 _OF_KERNEL = (
@@ -96,9 +99,21 @@ class Rule:
         """M as the kernel."""
         return np.reshape(matrix, self.kernel_shape)
 
+    @property
+    def unit_axes(self) -> tuple[int, ...]:
+        """Axes of the kernel that belong to one output unit."""
+        return self.stat_axes
+
     def linear(self, x, kernel):
         """The layer's linear map of x with another kernel, without bias and activation."""
         raise NotImplementedError
+
+    def rows(self, x):
+        """The layer's inputs x as the rows that M multiplies, a tensor of shape (n, inputs)."""
+        raise ValueError(
+            f"Layer {self.name!r} ({type(self).__name__}) is no product of its inputs and one matrix, so "
+            "init='activations' does not apply. Use init='svd', or factorization='pair'."
+        )
 
     def pair(self, rank: int) -> list[keras.layers.Layer]:
         """Unbuilt layers, without bias and activation, that compute x -> x down up in turn."""
@@ -171,6 +186,9 @@ class DenseRule(Rule):
     def linear(self, x, kernel):
         return ops.matmul(x, kernel)
 
+    def rows(self, x):
+        return ops.reshape(x, (-1, self.matrix_shape[0]))
+
     def _down(self, config, rank):
         return keras.layers.Dense.from_config({**config, "units": rank})
 
@@ -237,6 +255,14 @@ class EinsumDenseRule(Rule):
     def linear(self, x, kernel):
         return ops.einsum(self.equation, x, kernel)
 
+    def rows(self, x):
+        axes = self.equation.split(",")[0]
+        first = axes.index("...") if "..." in axes else len(axes)
+        # Axes behind "..." are counted from the end.
+        places = [axes.index(a) - (len(axes) if axes.index(a) > first else 0) for a in self.contracted]
+        ends = range(-len(places), 0)
+        return ops.reshape(ops.moveaxis(x, places, list(ends)), (-1, self.matrix_shape[0]))
+
     def kernels(self, down, up):
         return [
             np.reshape(down, (*self._contracted_shape, -1)),
@@ -297,6 +323,23 @@ class ConvPairRule(Rule):
             dilation_rate=self.config["dilation_rate"],
         )
 
+    @property
+    def unit_axes(self):
+        return (0, 1, 2)
+
+    def rows(self, x):
+        if self.config["data_format"] == "channels_first":
+            x = ops.moveaxis(x, 1, -1)
+        patches = ops.image.extract_patches(
+            x,
+            self.kernel_shape[:2],
+            strides=self.config["strides"],
+            dilation_rate=self.config["dilation_rate"],
+            padding=self.config["padding"],
+            data_format="channels_last",
+        )
+        return ops.reshape(patches, (-1, self.matrix_shape[0]))
+
     def kernels(self, down, up):
         return [np.reshape(down, (*self.kernel_shape[:3], -1)), up[None, None]]
 
@@ -347,6 +390,9 @@ class ConvLoralibRule(ConvPairRule):
     def max_rank(self):
         # The slides give conv1_1, with 3 input channels, ranks of 16 and 32: wasteful, but theirs.
         return max(self.kernel_shape[2:])
+
+    def rows(self, x):
+        return Rule.rows(self, x)  # its matrix is a reshape of the kernel, not what patches are multiplied by
 
     def to_matrix(self, kernel):
         # (k, k, Cin, Cout) -> (Cout, Cin, k, k) -> B A of shape (Cout k, Cin k) -> M = (B A)^T
@@ -589,13 +635,16 @@ def rank_for_energy(rule_: Rule, kernel: np.ndarray, energy: float) -> int:
     return max(1, min(rank, rule_.break_even_rank - 1, rule_.max_rank))
 
 
-def initial_pair(init: str, rule_: Rule, kernel: np.ndarray, rank: int, scale: float, rng):
+def initial_pair(init: str, rule_: Rule, kernel: np.ndarray, rank: int, scale: float, rng, gram=None):
     """Start values (down, up, residual) of the pair, as matrices; the layer computes scale * down up.
 
     - "lora": down uniform in +-sqrt(3 f / inputs) with f = sqrt(5) (1 for convolutions), up zero: the
       slides' start, after Hu et al. 2021.
     - "svd": the best pair of this rank, scale * down up = M_r (Eckart & Young 1936), its singular values
-      shared evenly; the residual M - M_r is what decays.
+      shared evenly; the residual M - M_r is what decays (as PiSSA does for fine-tuning, Meng et al. 2024).
+    - "svd_copy": the same pair beside the whole of W, which decays; at the start the layer gives M + M_r.
+    - "activations": as "svd", but the pair is nearest to M on inputs like the calibration batch: it
+      minimises the mean of |x (M - scale * down up)|^2, see `activation_aware_svd`.
     - "orthogonal": down with orthonormal columns, up zero.
     - "scratch": down ~ N(0, 1 / inputs), up ~ N(0, 2 / inner) / scale, so that scale * down up has the
       variance 2 / inputs of He et al. 2015; there is no W.
@@ -607,6 +656,7 @@ def initial_pair(init: str, rule_: Rule, kernel: np.ndarray, rank: int, scale: f
         rank: r.
         scale: s = alpha / r.
         rng: a NumPy Generator.
+        gram: for "activations", the mean of x^T x, of shape (inputs, inputs).
 
     Returns:
         down (inputs, inner), up (inner, outputs), and the kernel that is left to decay.
@@ -625,9 +675,53 @@ def initial_pair(init: str, rule_: Rule, kernel: np.ndarray, rank: int, scale: f
         down = rng.normal(size=(inputs, inner)) / math.sqrt(inputs)
         up = rng.normal(size=(inner, outputs)) * math.sqrt(2.0 / inner) / scale
         return down, up, np.zeros_like(kernel)
-    down, up = truncated_svd(rule_.to_matrix(kernel), inner)
+    if init == "activations":
+        down, up = activation_aware_svd(rule_.to_matrix(kernel), inner, gram)
+    else:
+        down, up = truncated_svd(rule_.to_matrix(kernel), inner)
     root = math.sqrt(scale)
-    return down / root, up / root, kernel - rule_.to_kernel(down @ up)
+    rest = kernel if init == "svd_copy" else kernel - rule_.to_kernel(down @ up)
+    return down / root, up / root, rest
+
+
+def activation_aware_svd(matrix: np.ndarray, rank: int, gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The pair of a given rank that minimises ``mean |x (matrix - down up)|^2`` over inputs x.
+
+    With G = L L^T the mean of x^T x (a ridge of RIDGE times its mean diagonal added), the error is
+    |L^T (M - down up)|_F^2, so down = L^-T P S^(1/2) and up = S^(1/2) Q^T with the truncated SVD P S Q^T
+    of L^T M (Chen et al. 2021, "DRONE: Data-aware low-rank compression for large NLP models"; Wang et al.
+    2024, "SVD-LLM", arXiv:2403.07378).
+
+    Args:
+        matrix: M, of shape (inputs, outputs).
+        rank: width of the product.
+        gram: G, of shape (inputs, inputs).
+
+    Returns:
+        down (inputs, rank) and up (rank, outputs).
+
+    Raises:
+        ValueError: if `gram` has another shape, or numbers that are not finite.
+
+    Example:
+        >>> import numpy as np
+        >>> from clora_lab import factors
+        >>> gram = np.diag([0.01, 1.0, 4.0])  # the third input is large, the first hardly there
+        >>> down, up = factors.activation_aware_svd(np.diag([3.0, 2.0, 2.0]), 2, gram)
+        >>> abs(np.round(down @ up, 3)).diagonal()
+        array([0., 2., 2.])
+    """
+    gram = np.asarray(gram, "float64")
+    inputs = matrix.shape[0]
+    if gram.shape != (inputs, inputs) or not np.all(np.isfinite(gram)):
+        raise ValueError(
+            f"`gram` must be finite numbers of shape ({inputs}, {inputs}), the mean of x^T x. "
+            f"Received: shape {gram.shape}. Give a calibration batch of finite inputs."
+        )
+    ridge = RIDGE * np.mean(np.diagonal(gram)) + np.finfo("float64").tiny
+    root = np.linalg.cholesky(gram + ridge * np.eye(inputs))
+    down, up = truncated_svd(root.T @ np.asarray(matrix, "float64"), rank)
+    return np.linalg.solve(root.T, down), up
 
 
 def truncated_svd(matrix: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray]:

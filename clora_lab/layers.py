@@ -44,10 +44,12 @@ class CLoRA(keras.layers.Layer):
         method: "wds", "bias", "noise" or "noise_bias".
         schedule: a `clora_lab.schedules.Schedule` (kept for the callback), or None.
         alpha: numerator of s.
-        init: how the pair started: "lora", "svd", "orthogonal" or "scratch" (no W at all).
+        init: how the pair started: "lora", "svd", "svd_copy", "activations", "orthogonal" or "scratch" (no W
+            at all); see `clora_lab.factors.initial_pair`.
         factorization: for Conv2D, "pair" or "loralib".
         noise_gate: a `NoiseGate`, a threshold of d, or "scheduled", "until_end", "never".
         noise_draw: "kernel" (n elementwise), "output" (x n directly, same law), or "auto" (the cheaper).
+        noise_law: a `clora_lab.NoiseLaw`, or None for the slides' noise.
         seed: of the noise.
 
     Input shape: that of the replaced layer.
@@ -77,6 +79,7 @@ class CLoRA(keras.layers.Layer):
         factorization: str = "pair",
         noise_gate="scheduled",
         noise_draw: str = "auto",
+        noise_law=None,
         seed: int = 0,
         **kwargs,
     ):
@@ -93,6 +96,12 @@ class CLoRA(keras.layers.Layer):
         self.factorization = _checks.one_of("factorization", factorization, factors.FACTORIZATIONS)
         self.noise_draw = _checks.one_of("noise_draw", noise_draw, NOISE_DRAWS)
         self.noise_gate = schedules.NoiseGate.get(noise_gate)
+        self.noise_law = noise.NoiseLaw.get(noise_law)
+        if self.noise_law.kind != "normal" and noise_draw == "output":
+            raise ValueError(
+                f"`noise_draw` 'output' draws x n as a normal vector, so it can't have the kind "
+                f"{self.noise_law.kind!r}. Use noise_draw='auto' or 'kernel'."
+            )
         self.alpha = _checks.real("alpha", alpha, 1e-9)
         self.schedule = schedule
         self.seed = seed
@@ -113,6 +122,7 @@ class CLoRA(keras.layers.Layer):
         self.pair = []
         self.xla = False  # set by the callback when TensorFlow compiles the training step with XLA
         self.watched = False  # set by the callback while it drives the decay
+        self.observer = None  # a function of the inputs, while `compress` looks at a calibration batch
         if self.has_noise:
             self.seed_generator = keras.random.SeedGenerator(seed)
 
@@ -137,7 +147,7 @@ class CLoRA(keras.layers.Layer):
             autocast=False,  # in bfloat16, 0.9985 would be 1 and 0.2999 above the gate
         )
         if self.has_noise:
-            axes = self.rule.stat_axes
+            axes = self._stat_axes
             shape = [1 if i in axes else n for i, n in enumerate(self.rule.kernel_shape)]
             for name in ("mean", "std"):
                 weight = self.add_weight(
@@ -145,6 +155,12 @@ class CLoRA(keras.layers.Layer):
                     dtype="float32", autocast=False,
                 )  # fmt: skip
                 setattr(self, f"noise_{name}", weight)
+            self.noise_quantiles = None
+            if self.noise_law.kind == "empirical":
+                self.noise_quantiles = self.add_weight(
+                    name="noise_quantiles", shape=(noise.QUANTILES,), initializer="zeros", trainable=False,
+                    dtype="float32", autocast=False,
+                )  # fmt: skip
         if self.has_bias:
             self.bias = self.add_weight(name="bias", shape=self.rule.bias_shape, initializer="zeros")
         self.pair = self.rule.pair(self.rank)
@@ -159,33 +175,45 @@ class CLoRA(keras.layers.Layer):
             layer.build(input_shape)  # Keras 3.12 and older know its output shape only then
         return layer.compute_output_shape(input_shape)
 
-    def start_from(self, kernel: np.ndarray, bias: np.ndarray | None) -> None:
+    @property
+    def _stat_axes(self) -> tuple[int, ...]:
+        """Axes of the kernel over which m and s of the noise are taken."""
+        axes = {"layer": self.rule.stat_axes, "unit": self.rule.unit_axes}
+        return axes.get(self.noise_law.per, tuple(range(len(self.rule.kernel_shape))))
+
+    def start_from(self, kernel: np.ndarray, bias: np.ndarray | None, gram: np.ndarray | None = None) -> None:
         """Take over the weights of the replaced layer and set the pair to its start values.
 
-        Changes this layer in place; `clora_lab.compress` calls it once.
+        Changes this layer in place; `clora_lab.compress` calls it.
 
         Args:
             kernel: W, of the replaced layer's kernel shape.
             bias: b, or None.
+            gram: for init "activations": the mean of x^T x over inputs x of the layer's matrix, of shape
+                (inputs, inputs). Without it the pair starts as with "lora", and the output is as it was.
         """
         rng = np.random.default_rng(self.seed)
         kernel = np.array(kernel, dtype="float32")  # copies: no buffer is shared with the original
         bias = None if bias is None else np.array(bias, dtype="float32")
-        down, up, rest = factors.initial_pair(self.init, self.rule, kernel, self.rank, self.scale, rng)
+        init = "lora" if self.init == "activations" and gram is None else self.init
+        down, up, rest = factors.initial_pair(init, self.rule, kernel, self.rank, self.scale, rng, gram)
         self._assign_pair(down, up)
         if not self.has_base:
             return
         self.base.kernel.assign(rest)
         if bias is not None:
-            # With "svd", what the pair and c can hold from the start is theirs; the rest decays.
-            keeps = self.init == "svd" and self.has_bias
+            # With a residual, what the pair and c can hold from the start is theirs; the rest decays.
+            keeps = init in factors.RESIDUAL_INITS and self.has_bias
             self.base.bias.assign(np.zeros_like(bias) if keeps else bias)
             if keeps:
                 self.bias.assign(bias)
         if self.has_noise:
-            axes = self.rule.stat_axes
-            self.noise_mean.assign(np.mean(rest, axis=axes, keepdims=True))
-            self.noise_std.assign(np.std(rest, axis=axes, keepdims=True))
+            mean, std = (f(rest, axis=self._stat_axes, keepdims=True) for f in (np.mean, np.std))
+            self.noise_mean.assign(self.noise_law.mean * mean)
+            self.noise_std.assign(self.noise_law.spread * std)
+            if self.noise_quantiles is not None:
+                safe = np.where(std > 0.0, std, 1.0)
+                self.noise_quantiles.assign(noise.quantiles_of((rest - mean) / safe))
 
     def original_config(self) -> dict:
         """The config of the layer that this one replaced."""
@@ -212,6 +240,8 @@ class CLoRA(keras.layers.Layer):
         return down, up * np.asarray(self.scale, dtype=up.dtype)
 
     def call(self, inputs, training=False):
+        if self.observer is not None:
+            self.observer(inputs)
         if self.rule.merges:
             outputs = self._through_one_kernel(inputs, training)
         else:
@@ -242,7 +272,8 @@ class CLoRA(keras.layers.Layer):
         seed = noise.DrawnSeed(self.seed_generator.next())
         branches = [quiet, lambda: self._draw_kernel(inputs, decay, seed)]
         index = 1
-        if isinstance(self.base, keras.layers.Dense) and len(inputs.shape) == 2:
+        normal = self.noise_law.kind == "normal"
+        if isinstance(self.base, keras.layers.Dense) and len(inputs.shape) == 2 and normal:
             branches.append(lambda: self._draw_output(inputs, decay, seed))
             index = self._draw_index(inputs)
         index = ops.where(self._gate_is_open(), index, 0)
@@ -279,7 +310,8 @@ class CLoRA(keras.layers.Layer):
     def _noise(self, seed):
         """n, of the kernel's shape, in float32."""
         shape = self.rule.kernel_shape
-        return noise.kernel_noise(shape, self.decay, self.noise_mean, self.noise_std, seed, self.xla)
+        moments = (self.noise_mean, self.noise_std)
+        return noise.kernel_noise(shape, self.decay, *moments, seed, self.xla, self.noise_quantiles)
 
     def _draw_index(self, inputs):
         """1 to draw the kernel's noise, 2 to draw the output's: what was asked for, or the cheaper."""
@@ -289,7 +321,10 @@ class CLoRA(keras.layers.Layer):
         return ops.where(noise.prefers_output(*ops.shape(inputs)), 2, 1)
 
     def _draw_output(self, inputs, decay, seed):
-        mean, std = self.noise_mean[0], self.noise_std[0]
+        # Of the whole matrix they are single numbers, else one for each output unit.
+        mean, std = (
+            ops.broadcast_to(value[0], self.rule.bias_shape) for value in (self.noise_mean, self.noise_std)
+        )
         noise_ = noise.output_noise(inputs, self.decay, mean, std, seed, self.xla)
         return decay * self.base(inputs) + ops.cast(noise_, self.compute_dtype)
 
@@ -336,5 +371,6 @@ class CLoRA(keras.layers.Layer):
             "factorization": self.factorization,
             "noise_gate": self.noise_gate.threshold,
             "noise_draw": self.noise_draw,
+            "noise_law": self.noise_law.to_dict(),
             "seed": self.seed,
         }

@@ -18,8 +18,14 @@ and the cheaper one for images, sequences and large batches.
 
 from __future__ import annotations
 
+import dataclasses
+from dataclasses import dataclass
+
 import keras
+import numpy as np
 from keras import ops
+
+from clora_lab import _checks
 
 # Relative size of what is added to the diagonal of the Gram matrix, so that equal or zero rows of x do
 # not stop the factorisation; it adds at most this share of the noise's own variance.
@@ -27,6 +33,82 @@ JITTER = 1e-5
 
 # Above this many rows a Cholesky factor costs more than drawing the whole kernel.
 MAX_ROWS = 64
+
+KINDS = ("normal", "empirical")
+PER = ("layer", "unit", "matrix")
+# So many values of the inverse distribution function stand for the elements of W in the kind "empirical".
+QUANTILES = 1024
+
+
+@dataclass(frozen=True)
+class NoiseLaw:
+    """Which noise is drawn; the default is the slides'.
+
+    With m and s the mean and standard deviation of W, the noise at decay d is
+
+        n = mean (1 - d) m + spread (1 - d^2)^(1/2) s z,    E z = 0, Var z = 1
+
+    Args:
+        spread: factor of the noise's standard deviation, at least 0; 1 keeps the variance of d W + n.
+        mean: factor of its mean, at least 0; 1 keeps the mean of d W + n.
+        per: what m and s are taken over: "unit" (each output unit or filter), "matrix" (the whole kernel), or
+            "layer", which is the slides' choice: per unit, but for a convolution the whole kernel.
+        kind: of z: "normal", or "empirical" (elements of W itself, standardised and drawn at random).
+
+    Raises:
+        ValueError: for a value out of range.
+
+    Example:
+        >>> from clora_lab import NoiseLaw
+        >>> NoiseLaw(spread=0.5).to_dict()
+        {'spread': 0.5, 'mean': 1.0, 'per': 'layer', 'kind': 'normal'}
+    """
+
+    spread: float = 1.0
+    mean: float = 1.0
+    per: str = "layer"
+    kind: str = "normal"
+
+    def __post_init__(self):
+        _checks.real("spread", self.spread, 0.0, 1e3)
+        _checks.real("mean", self.mean, 0.0, 1e3)
+        _checks.one_of("per", self.per, PER)
+        _checks.one_of("kind", self.kind, KINDS)
+
+    def to_dict(self) -> dict:
+        """The fields, for a layer's config."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def get(cls, law) -> NoiseLaw:
+        """A law from a law, the dict of `to_dict`, or None for the slides'."""
+        if law is None or isinstance(law, NoiseLaw):
+            return law or cls()
+        if isinstance(law, dict):
+            return cls(**law)
+        raise ValueError(
+            f"`noise_law` must be a clora_lab.NoiseLaw, for instance NoiseLaw(spread=0.5). Received: {law!r}."
+        )
+
+
+def quantiles_of(values: np.ndarray) -> np.ndarray:
+    """`QUANTILES` values, equally likely, of mean 0 and variance 1, that stand for how `values` are spread.
+
+    Args:
+        values: an array of any shape; all zero if they are all equal.
+
+    Example:
+        >>> import numpy as np
+        >>> from clora_lab import noise
+        >>> table = noise.quantiles_of(np.random.default_rng(0).exponential(size=5000))
+        >>> table.shape, bool(abs(table.mean()) < 1e-6), bool(table.max() > -3 * table.min())
+        ((1024,), True, True)
+    """
+    middles = (np.arange(QUANTILES) + 0.5) / QUANTILES
+    table = np.quantile(np.asarray(values, "float64"), middles)
+    table -= table.mean()
+    spread = table.std()
+    return (table / spread if spread > 0.0 else table).astype("float32")
 
 
 def moments(decay, mean, std):
@@ -62,6 +144,16 @@ class DrawnSeed(keras.random.SeedGenerator):
         return self.drawn
 
 
+def standard_uniform(shape, seed, xla: bool = False):
+    """Draw numbers from [0, 1) of the given static shape, in float32; see `standard_normal`."""
+    if xla and keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        key = ops.cast(seed.next(), "int32")
+        return tf.random.stateless_uniform(shape, key, alg="threefry")  # 2^-23 apart
+    return keras.random.uniform(shape, seed=seed, dtype="float32")
+
+
 def standard_normal(shape, seed, xla: bool = False):
     """Draw N(0, 1) numbers of the given static shape, in float32.
 
@@ -73,16 +165,13 @@ def standard_normal(shape, seed, xla: bool = False):
             had without XLA. On the other backends it has no effect.
     """
     if xla and keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        key = ops.cast(seed.next(), "int32")
-        uniform = tf.random.stateless_uniform(shape, key, alg="threefry")  # [0, 1), 2^-23 apart
+        uniform = standard_uniform(shape, seed, xla)
         # Half a spacing up: erfinv sees the open interval (-1, 1).
         return 2.0**0.5 * ops.erfinv(2.0 * uniform - (1.0 - 2.0**-23))
     return keras.random.normal(shape, seed=seed, dtype="float32")
 
 
-def kernel_noise(shape, decay, mean, std, seed, xla: bool = False):
+def kernel_noise(shape, decay, mean, std, seed, xla: bool = False, quantiles=None):
     """Draw the whole noise kernel n elementwise: the reference.
 
     Args:
@@ -90,12 +179,16 @@ def kernel_noise(shape, decay, mean, std, seed, xla: bool = False):
         decay: d, a scalar in [0, 1].
         mean, std: m and s of W, broadcastable to `shape`.
         seed, xla: see `standard_normal`.
+        quantiles: None for a normal n, or what `quantiles_of` gives, of shape (QUANTILES,).
 
     Returns:
         A float32 tensor of the kernel's shape.
     """
     noise_mean, noise_std = moments(decay, mean, std)
-    return noise_mean + noise_std * standard_normal(shape, seed, xla)
+    if quantiles is None:
+        return noise_mean + noise_std * standard_normal(shape, seed, xla)
+    drawn = ops.cast(standard_uniform(shape, seed, xla) * quantiles.shape[0], "int32")
+    return noise_mean + noise_std * ops.take(quantiles, drawn)
 
 
 def output_noise(x, decay, mean, std, seed, xla: bool = False):

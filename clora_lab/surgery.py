@@ -19,7 +19,7 @@ import numpy as np
 from keras import ops
 from keras.src.models.functional import Functional
 
-from clora_lab import _checks, factors, kerashub
+from clora_lab import _checks, factors, kerashub, noise
 from clora_lab.layers import CLoRA
 from clora_lab.schedules import Schedule
 
@@ -44,6 +44,8 @@ def compress(
     factorization: str = "pair",
     noise_gate="scheduled",
     noise_draw: str = "auto",
+    noise_law: noise.NoiseLaw | None = None,
+    calibration=None,
     freeze: bool = True,
 ) -> keras.Model:
     """Return a copy of `model` whose target layers are `CLoRA` layers, ready to be compiled and trained.
@@ -59,13 +61,17 @@ def compress(
             layer but the output layer. A layer in a nested model can be named by its path, "inner/dense", and
             so can one in a KerasHub block, "bert_backbone/transformer_layer_0/self_attention_layer/query".
             A pattern passes over what has no low-rank pair, such as norms and embeddings.
-        init: "lora" (the slides'), "svd" (best pair of W, the residual decays), "orthogonal", or
-            "scratch" (no W at all).
+        init: "lora" (the slides'), "svd" (best pair of W, the residual decays), "svd_copy" (best pair, all
+            of W decays), "activations" (best pair on the calibration batch, the residual decays),
+            "orthogonal", or "scratch" (no W at all).
         alpha: the pair is scaled by s = alpha / rank.
         seed: of the pairs' start values and of the noise.
         factorization: for Conv2D, "pair" (k x k to rank, then 1 x 1) or "loralib".
         noise_gate: "scheduled" (none once d < 0.3), "until_end", "never", or a threshold.
         noise_draw: "auto", "kernel" or "output"; see `clora_lab.noise`.
+        noise_law: a `clora_lab.NoiseLaw` for noise of another level, kind or grouping; None for the slides'.
+        calibration: for init="activations": some hundred inputs without labels, in the form with which the
+            model itself is called (for a Task of KerasHub: what its preprocessor gives).
         freeze: freeze everything but the pairs and the new biases, as the slides do.
 
     Returns:
@@ -100,6 +106,12 @@ def compress(
             "`schedule` must be a clora_lab schedule, for instance LinearDecay(total_steps=epochs * "
             f"steps_per_epoch). Received: {schedule!r}."
         )
+    if (init == "activations") != (calibration is not None):
+        raise ValueError(
+            f"`calibration` and init='activations' belong together. Received: init={init!r} and "
+            f"{'no' if calibration is None else 'a'} calibration batch. Give inputs of the model, for "
+            "instance calibration=x_train[:500], or use another init without them."
+        )
     paths = dict(_walk(model))
     chosen = _choose(model, paths, targets, factorization)
     ranks = {path: _rank_of(path, paths[path], rank, factorization) for path in chosen}
@@ -120,6 +132,7 @@ def compress(
                 factorization=factorization,
                 noise_gate=noise_gate,
                 noise_draw=noise_draw,
+                noise_law=noise_law,
                 seed=seeds[path],
             )
         ]
@@ -136,7 +149,48 @@ def compress(
             _copy_weights(old, new)
             if freeze:
                 new.trainable = False
+    if calibration is not None:
+        grams = _second_moments(result, calibration)
+        for path in chosen:
+            old, (new,) = paths[path], new_layers[id(paths[path])]
+            bias = None if old.bias is None else ops.convert_to_numpy(old.bias)
+            new.start_from(ops.convert_to_numpy(old.kernel), bias, grams[id(new)])
     return result
+
+
+def _second_moments(model, inputs, batch: int = 32) -> dict[int, np.ndarray]:
+    """The mean of x^T x over the inputs x of each `CLoRA` layer, in a model that still acts as the original.
+
+    Returns:
+        id(layer) -> an array of shape (inputs, inputs) of the layer's matrix.
+    """
+    sums: dict[int, np.ndarray] = {}
+    counts: dict[int, int] = {}
+
+    def watch(layer):
+        def observe(x):
+            rows = np.asarray(ops.convert_to_numpy(ops.cast(layer.rule.rows(x), "float32")), "float64")
+            sums[id(layer)] = sums.get(id(layer), 0.0) + rows.T @ rows
+            counts[id(layer)] = counts.get(id(layer), 0) + len(rows)
+
+        return observe
+
+    size = len(next(iter(inputs.values()))) if isinstance(inputs, Mapping) else len(inputs)
+    if not size:
+        raise ValueError("`calibration` is empty. Give some hundred inputs, for instance x_train[:500].")
+    layers = clora_layers(model)
+    try:
+        for layer in layers:
+            layer.observer = watch(layer)
+        for first in range(0, size, batch):
+            part = slice(first, first + batch)
+            model(
+                {name: x[part] for name, x in inputs.items()} if isinstance(inputs, Mapping) else inputs[part]
+            )
+    finally:
+        for layer in layers:
+            layer.observer = None
+    return {key: value / counts[key] for key, value in sums.items()}
 
 
 def finalize(model: keras.Model, force: bool = False, keep_factors: bool = False) -> keras.Model:

@@ -355,6 +355,7 @@ class Gaps(keras.utils.PyDataset):
     def __init__(self, ids, tokenizer, frequent, settings: Pretraining):
         super().__init__()
         self.ids, self.settings, self.frequent = ids, settings, np.asarray(frequent)
+        self.seed = settings.seed
         self.pad, self.mask = tokenizer.pad_token_id, tokenizer.mask_token_id
         self.most = int(np.ceil(settings.rate * (settings.length - 2)))  # gaps in a piece
         self.place = np.full(tokenizer.vocabulary_size(), -1, "int32")

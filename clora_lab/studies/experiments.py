@@ -25,6 +25,7 @@ BASELINES = ("dense", "svd", "svd_finetune", "scratch")
 METHODS = (*BASELINES, *layers.METHODS)
 LR_SCHEDULES = ("constant", "cosine")
 RANKS = {"fashion_mnist": (16, 32, 64), "digits": (4, 8, 16)}
+CALIBRATION = 1000  # images that the activation-aware start looks at
 # So many steps run between two calls of Python; the decay moves with them.
 STEPS_PER_EXECUTION = 50
 
@@ -44,8 +45,10 @@ class Experiment(Settings):
         learning_rate: of Adam, at the start.
         lr_schedule: "constant", or "cosine" to 0 over all steps.
         dense_lr_schedule: the same for the dense net that is compressed.
-        alpha, init, noise_gate: see `clora_lab.compress`.
+        alpha, init, noise_gate: see `clora_lab.compress`; "activations" looks at the first CALIBRATION
+            training images, and is also a start of the baselines "svd" and "svd_finetune".
         schedule, begin, end, floor: see `clora_lab.schedules`.
+        noise_spread, noise_mean, noise_per, noise_kind: the fields of a `clora_lab.NoiseLaw`.
         fraction: share of the training images that is used.
         study: name of the study in the results.
 
@@ -74,6 +77,10 @@ class Experiment(Settings):
     begin: float = 0.05
     end: float = 0.85
     floor: float = 0.0
+    noise_spread: float = 1.0
+    noise_mean: float = 1.0
+    noise_per: str = "layer"
+    noise_kind: str = "normal"
     fraction: float = 1.0
     study: str = "toy"
     model = "toy_mlp"  # not a field: it is the same for all
@@ -93,6 +100,12 @@ class Experiment(Settings):
         _checks.real("fraction", self.fraction, 1e-6, 1.0)
         schedules.NoiseGate.get(self.noise_gate)
         self.decay(1)
+        self.noise_law  # noqa: B018, checks the four fields
+
+    @property
+    def noise_law(self) -> cl.NoiseLaw:
+        """The law of the noise."""
+        return cl.NoiseLaw(self.noise_spread, self.noise_mean, self.noise_per, self.noise_kind)
 
     @property
     def key(self) -> str:
@@ -264,7 +277,12 @@ def build(experiment: Experiment, dense: keras.Model, total_steps: int) -> keras
     def fresh():
         return models.toy_mlp(dense.input_shape[-1], dense.output_shape[-1], experiment.seed)
 
-    return build_net(experiment, dense, fresh, total_steps, rank=experiment.rank, targets=models.TOY_TARGETS)
+    given = {}
+    if experiment.init == "activations":
+        given["calibration"] = _training_part(experiment)[0][:CALIBRATION]
+    return build_net(
+        experiment, dense, fresh, total_steps, rank=experiment.rank, targets=models.TOY_TARGETS, **given
+    )
 
 
 def run(experiment: Experiment) -> tuple[list[dict], list[dict]]:

@@ -37,6 +37,7 @@ HISTORY_COLUMNS = (
 )  # fmt: skip
 # What a study needs beside these; its file has them before `config`.
 EXTRA_COLUMNS = {
+    "future": ("noise_spread", "noise_mean", "noise_per", "noise_kind"),
     "vgg16": ("dense_rank", "factorization", "start", "augment", "precision",
               "dense_epochs", "train_size", "test_size"),
     "bert": ("scope", "start", "sequence", "dense_epochs", "train_size", "test_size"),
@@ -47,6 +48,7 @@ INTEGERS = frozenset(
 )
 FLOATS = frozenset(HISTORY_COLUMNS[HISTORY_COLUMNS.index("decay") :]) | {
     "value", "learning_rate", "alpha", "begin", "end", "floor", "noise_gate", "fraction", "seconds",
+    "noise_spread", "noise_mean",
 }  # fmt: skip
 RESULT_KEY = ["config", "split", "view", "metric"]
 LAST_METRIC = "seconds"

@@ -77,9 +77,18 @@ class Batches(keras.utils.PyDataset):
 class _EpochSeeds(keras.callbacks.Callback):
     """Lets every random layer draw what its seed and the epoch say, whatever was drawn before."""
 
+    def __init__(self, seed: int):
+        super().__init__()
+        self.seed = seed
+
     def on_epoch_begin(self, epoch, logs=None):
         if keras.backend.backend() == "jax":
             self.model.jax_state_sync()
+        if keras.backend.backend() == "torch":
+            import torch
+
+            # Keras' dropout on PyTorch asks no seed generator but draws from PyTorch's own state.
+            torch.manual_seed((self.seed << 20) + epoch)
         for layer in self.model._flatten_layers():
             generator = getattr(layer, "seed_generator", None)
             if isinstance(generator, keras.random.SeedGenerator):
@@ -170,7 +179,7 @@ def fit(
 
     Args:
         model: a compiled model; the same one, built and compiled the same way, at every call.
-        batches: the training data.
+        batches: the training data; `start(epoch)` sets its order, `seed` is what all is drawn from.
         epochs: in all, the finished ones included.
         folder: for the checkpoint, of this training alone. `forget` removes it.
         callbacks: of Keras; what they write into an epoch's logs gets into the history.
@@ -204,7 +213,11 @@ def fit(
             batches,
             epochs=epochs,
             initial_epoch=state["epoch"],
-            callbacks=[_EpochSeeds(), *callbacks, _Checkpoint(folder, state, len(batches), patience)],
+            callbacks=[
+                _EpochSeeds(batches.seed),
+                *callbacks,
+                _Checkpoint(folder, state, len(batches), patience),
+            ],
             verbose=verbose,
             shuffle=False,
         )
@@ -326,12 +339,13 @@ def build_net(
     slides, except in "scratch", where nothing of the dense net is used and everything trains.
 
     Args:
-        experiment: with the fields method, seed, init, alpha, noise_gate, and `decay(total_steps)`.
+        experiment: with the fields method, seed, init, alpha, noise_gate, `decay(total_steps)`, and perhaps
+            noise_law.
         dense: the trained original; it is not changed. It is what "dense" returns.
         fresh: makes an untrained original, for "scratch".
         total_steps: of the training to come.
         keep_factors: for the baselines, see `clora_lab.finalize`.
-        **arguments: rank, targets, factorization of `clora_lab.compress`.
+        **arguments: rank, targets, factorization, calibration of `clora_lab.compress`.
     """
     if experiment.method == "dense":
         return dense
@@ -347,13 +361,15 @@ def build_net(
                 init=experiment.init,
                 alpha=experiment.alpha,
                 noise_gate=experiment.noise_gate,
+                noise_law=getattr(experiment, "noise_law", None),
                 **arguments,
             )
         if experiment.method == "scratch":
             wrapped = cl.compress(fresh(), method="bias", init="scratch", freeze=False, **arguments)
             return cl.finalize(wrapped, keep_factors=keep_factors)
         schedule = schedules.LinearDecay(total_steps)
-        wrapped = cl.compress(dense, method="bias", init="svd", schedule=schedule, **arguments)
+        init = "activations" if experiment.init == "activations" else "svd"
+        wrapped = cl.compress(dense, method="bias", init=init, schedule=schedule, **arguments)
     small = cl.finalize(wrapped, force=True, keep_factors=keep_factors)
     frozen = {path for path, layer in surgery._walk(wrapped) if not layer.trainable}
     for path, layer in surgery._walk(small):

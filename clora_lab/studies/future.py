@@ -1,0 +1,264 @@
+"""The slides' two open questions (slide 25, "future steps") as a study on the toy project.
+
+How should the pair start, and which noise helps? One setting at a time is moved away from the slides' recipe,
+noise & bias at the smallest rank, and paired by seed with it; on the small digits also a whole grid of three
+settings, the surface. The study runs through `runner` like the others and is recorded as "future".
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from clora_lab import _checks, schedules
+from clora_lab.studies import conclusion, experiments, tables
+from clora_lab.studies.experiments import Experiment
+from clora_lab.studies.figure_base import MissingResults
+from clora_lab.studies.names import METHODS
+
+STUDY = "future"
+# In the order of every table: the slides' start, two that take W's place at once, and two that do not.
+INITS = ("lora", "orthogonal", "svd_copy", "svd", "activations")
+INIT_LABELS = {
+    "lora": "LoRA: A random, B = 0",
+    "orthogonal": "A orthonormal, B = 0",
+    "svd_copy": "SVD of W, all of W decays",
+    "svd": "SVD of W, the residual decays",
+    "activations": "activation-aware SVD, the residual decays",
+}
+# Setting -> the values beside the slides' own.
+AXES: dict[str, tuple] = {
+    "noise_spread": (0.0, 0.25, 0.5, 1.5, 2.0),
+    "noise_mean": (0.0,),
+    "noise_per": ("matrix",),
+    "noise_kind": ("empirical",),
+    "noise_gate": (0.0, 0.15, 0.5, 0.7),
+    "schedule": ("cosine", "exponential", "polynomial", "step"),
+    "end": (0.25, 0.5, 1.0),
+}
+AXIS_LABELS = {
+    "noise_spread": "Spread of the noise, in units of the slides'",
+    "noise_mean": "Mean of the noise, in units of the slides'",
+    "noise_per": "m and s are taken over",
+    "noise_kind": "Kind of the noise",
+    "noise_gate": "Noise stops below this decay d",
+    "schedule": "Shape of the decay",
+    "end": "End of the decay, as a share of all steps",
+}
+SURFACE = {
+    "noise_spread": (0.0, 0.5, 1.0, 1.5, 2.0),
+    "noise_gate": (0.0, 0.15, 0.3, 0.5, 0.7),
+    "end": (0.5, 0.85),
+}
+QUESTIONS = ("inits", "noise", "surface")
+DEFAULTS = {
+    "init": "lora", "noise_gate": 0.3, "schedule": "linear", "begin": 0.05, "end": 0.85, "floor": 0.0,
+    "noise_spread": 1.0, "noise_mean": 1.0, "noise_per": "layer", "noise_kind": "normal",
+    "method": "noise_bias",
+}  # fmt: skip
+
+
+def grid(
+    dataset: str,
+    seeds: Iterable[int] = range(5),
+    questions: Sequence[str] = ("inits", "noise"),
+    rank: int | None = None,
+    **changes,
+) -> list[Experiment]:
+    """The experiments of the study, the dense nets first.
+
+    Args:
+        dataset: "fashion_mnist" or "digits".
+        seeds: one run of everything for each.
+        questions: of "inits" (all starts, with and without noise, and fine-tuning from both SVDs), "noise"
+            (every value of `AXES`), "surface" (every combination of `SURFACE`).
+        rank: None for the smallest of the toy study.
+        **changes: fields of `Experiment` for all of them, for instance `epochs`.
+
+    Raises:
+        ValueError: for an unknown question or an impossible field.
+
+    Example:
+        >>> len(grid("digits", seeds=[0])), len(grid("digits", seeds=[0], questions=["surface"]))
+        (34, 51)
+    """
+    rank = rank or min(experiments.RANKS[_checks.one_of("dataset", dataset, experiments.RANKS)])
+    fields: list[dict] = []
+    for question in questions:
+        _checks.one_of("questions", question, QUESTIONS)
+        if question == "inits":
+            fields += [
+                {"method": method, "init": init} for init in INITS for method in ("noise_bias", "bias")
+            ]
+            fields += [
+                {"method": method, "init": init}
+                for init in ("svd", "activations")
+                for method in ("svd", "svd_finetune")
+            ]
+        elif question == "noise":
+            fields += [{}, {"method": "bias"}]
+            fields += [{axis: value} for axis, values in AXES.items() for value in values]
+        else:
+            fields += combinations()
+    shared = {"dataset": dataset, "rank": rank, "study": STUDY, "method": "noise_bias"}
+    runs = [Experiment(**{**shared, "seed": seed, **own, **changes}) for seed in seeds for own in fields]
+    # The slides' own threshold by its name, or one run would have two.
+    named = {schedules.NoiseGate.NAMES["scheduled"]: "scheduled"}
+    runs = [dataclasses.replace(run, noise_gate=named.get(run.noise_gate, run.noise_gate)) for run in runs]
+    return list(dict.fromkeys([*(run.dense for run in runs), *runs]))
+
+
+def combinations() -> list[dict]:
+    """Every combination of `SURFACE`, as settings."""
+    return [dict(zip(SURFACE, chosen, strict=True)) for chosen in itertools.product(*SURFACE.values())]
+
+
+def values(rows: pd.DataFrame, split: str = "test") -> pd.DataFrame:
+    """The accuracy in percent that each finished net has in the end, with the settings of its run.
+
+    Args:
+        rows: result rows of the study.
+        split: "test" or "validation".
+
+    Returns:
+        A row a run; the column `value` is the accuracy.
+
+    Raises:
+        MissingResults: there is none.
+    """
+    found = tables.final_accuracy(rows)
+    found = found[found["split"] == split]
+    if found.empty:
+        raise MissingResults(
+            f"`rows` must hold accuracies of the split {split!r}. Received: none. Run: python -m clora_lab "
+            "reproduce future"
+        )
+    return found.assign(value=100 * found["value"])
+
+
+def select(found: pd.DataFrame, **settings) -> pd.Series:
+    """The accuracies of one setting, indexed by seed: what is not named is the slides' recipe.
+
+    Args:
+        found: by `values`, of one dataset.
+        **settings: columns of it, for instance `noise_gate=0.0`, `method="bias"`.
+
+    Raises:
+        ValueError: a setting that is no column.
+
+    Example:
+        >>> select(values(rows), init="svd")  # doctest: +SKIP
+    """
+    wanted = {**DEFAULTS, **settings}
+    for name in settings:
+        _checks.one_of("settings", name, DEFAULTS)
+    if wanted["method"] != "noise_bias":  # what it does not have is not recorded or says nothing
+        kept = (
+            ("method", "init") if wanted["method"] not in METHODS else ("method", "init", "schedule", "end")
+        )
+        wanted = {name: wanted[name] for name in kept}
+    if wanted["method"] == "dense":
+        wanted.pop("init")
+    matches = np.ones(len(found), dtype=bool)
+    for name, value in wanted.items():
+        column = found[name]
+        same = np.isclose(column.astype(float), value) if isinstance(value, float) else column == value
+        matches &= np.asarray(same)
+    return found[matches].set_index("seed")["value"].sort_index()
+
+
+def _line(found, reference, label, **settings) -> dict | None:
+    own = select(found, **settings)
+    if own.empty:
+        return None
+    differences = (own - reference).dropna()
+    low, high = conclusion.interval(differences)
+    same = bool((differences == 0.0).all())
+    p = float(stats.ttest_1samp(differences, 0.0).pvalue) if len(differences) > 1 and not same else np.nan
+    return {
+        "setting": label,
+        "seeds": len(own),
+        "accuracy": own.mean(),
+        "sd": own.std(),
+        "difference": differences.mean(),
+        "low": low,
+        "high": high,
+        "p": p,
+    }
+
+
+def answers(rows: pd.DataFrame, question: str, split: str = "test") -> pd.DataFrame:
+    """What a question's settings gave, each paired by seed with the slides' recipe.
+
+    Args:
+        rows: result rows of the study, of one dataset.
+        question: of `QUESTIONS`.
+        split: "test" or "validation".
+
+    Returns:
+        A row a setting: question (the setting that was moved), setting, seeds, accuracy (mean, percent), sd
+        (over the seeds), difference (points, mean over the seeds), low, high (Student's 95% interval), p
+        (two-sided paired t test), p_holm (corrected over all settings of the question but the reference).
+
+    Raises:
+        ValueError: an unknown question.
+        MissingResults: nothing was recorded for it.
+    """
+    _checks.one_of("question", question, QUESTIONS)
+    found = values(rows, split)
+    reference = select(found)
+    lines: list[tuple[str, dict | None]] = []
+    if question == "inits":
+        for method, name in (("noise_bias", "with noise"), ("bias", "without noise")):
+            for init in INITS:
+                line = _line(found, reference, INIT_LABELS[init], method=method, init=init)
+                lines.append((f"start, {name}", line))
+        for init in ("svd", "activations"):
+            label = INIT_LABELS[init].split(",")[0]
+            for method, name in (("svd", "no training"), ("svd_finetune", "then fine-tuning")):
+                lines.append(
+                    ("no W at all", _line(found, reference, f"{label}, {name}", method=method, init=init))
+                )
+        lines.append(("no W at all", _line(found, reference, "the dense net", method="dense")))
+    elif question == "noise":
+        lines.append(("slides", _line(found, reference, "noise & bias as in the slides")))
+        lines.append(("slides", _line(found, reference, "no noise", method="bias")))
+        for axis, others in AXES.items():
+            for value in others:
+                lines.append((AXIS_LABELS[axis], _line(found, reference, str(value), **{axis: value})))
+    else:
+        for settings in combinations():
+            label = ", ".join(f"{name.removeprefix('noise_')} {value}" for name, value in settings.items())
+            lines.append(("surface", _line(found, reference, label, **settings)))
+    table = pd.DataFrame([{"question": name, **line} for name, line in lines if line is not None])
+    if table.empty:
+        raise MissingResults(f"`rows` hold nothing for the question {question!r}.")
+    compared = table["p"].notna()
+    table["p_holm"] = np.nan
+    if compared.any():
+        table.loc[compared, "p_holm"] = conclusion.holm(table.loc[compared, "p"])
+    return table
+
+
+def surface(rows: pd.DataFrame, split: str = "test") -> pd.DataFrame:
+    """The mean accuracy over all combinations of `SURFACE` that were recorded.
+
+    Args:
+        rows: result rows of the study, of one dataset.
+        split: "test" or "validation".
+
+    Returns:
+        A row a combination: noise_spread, noise_gate, end, seeds, accuracy, sd (percent, points).
+    """
+    found = values(rows, split)
+    lines = []
+    for settings in combinations():
+        own = select(found, **settings)
+        if len(own):
+            lines.append({**settings, "seeds": len(own), "accuracy": own.mean(), "sd": own.std()})
+    return pd.DataFrame(lines, columns=[*SURFACE, "seeds", "accuracy", "sd"])
