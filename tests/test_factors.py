@@ -444,3 +444,70 @@ def test_a_new_layer_type_is_one_rule():
         return "a rule"
 
     assert factors.rule(Scaled()) == "a rule"
+
+
+# The start that looks at activations
+
+
+@pytest.mark.parametrize("name", EINSUMS)
+def test_rows_times_matrix_is_the_einsum(name):
+    layer, x = einsum(name), nets.data(*EINSUMS[name][3])
+    rule = factors.rule(layer)
+    kernel = ops.convert_to_numpy(layer.kernel)
+    product = ops.convert_to_numpy(rule.rows(x)) @ rule.to_matrix(kernel)
+    expected = linear(layer, kernel, x)
+    if name.startswith("right"):  # the produced axis is not the last one
+        expected = np.moveaxis(expected, 1, -1)
+    np.testing.assert_allclose(np.reshape(product, expected.shape), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"strides": 2, "padding": "same"}, {"dilation_rate": 2}, CHANNELS_FIRST]
+)
+def test_rows_times_matrix_is_the_convolution(settings):
+    layer, rule, x = conv(**settings)
+    kernel = ops.convert_to_numpy(layer.kernel)
+    product = ops.convert_to_numpy(rule.rows(x)) @ rule.to_matrix(kernel)
+    expected = linear(layer, kernel, x)
+    if settings.get("data_format") == "channels_first":
+        expected = np.moveaxis(expected, 1, -1)
+    np.testing.assert_allclose(np.reshape(product, expected.shape), expected, atol=1e-4)
+
+
+def test_activation_aware_svd_is_the_best_for_its_inputs():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(400, 12)) @ np.diag(np.linspace(0.1, 3.0, 12)) @ rng.normal(size=(12, 12))
+    matrix, gram = rng.normal(size=(12, 9)), x.T @ x / len(x)
+    down, up = factors.activation_aware_svd(matrix, 4, gram)
+    error = np.linalg.norm(x @ (matrix - down @ up))
+    tail = np.linalg.svd(x @ matrix, compute_uv=False)[4:]  # what no product of rank 4 can reach below
+    assert error == pytest.approx(np.sqrt((tail**2).sum()), rel=1e-2)
+    plain = np.matmul(*factors.truncated_svd(matrix, 4))
+    assert error < np.linalg.norm(x @ (matrix - plain))
+    assert np.linalg.norm(matrix - down @ up) > np.linalg.norm(matrix - plain)
+
+
+def test_inputs_that_never_vary_are_no_obstacle():
+    matrix = np.random.default_rng(0).normal(size=(5, 4))
+    down, up = factors.activation_aware_svd(matrix, 2, np.zeros((5, 5)))
+    assert np.isfinite(down).all() and np.isfinite(up).all()
+
+
+@pytest.mark.parametrize("gram", [np.eye(4), np.full((5, 5), np.nan)])
+def test_an_impossible_gram_matrix_is_refused(gram):
+    with pytest.raises(ValueError, match="`gram`"):
+        factors.activation_aware_svd(np.ones((5, 4)), 2, gram)
+
+
+def test_loralib_has_no_rows():
+    _, rule, x = conv("loralib")
+    with pytest.raises(ValueError, match="factorization='pair'"):
+        rule.rows(x)
+
+
+def test_svd_copy_leaves_the_whole_kernel_to_decay():
+    rule = dict(all_rules())["dense"]
+    kernel, scale, (down, up, rest) = start("svd_copy", rule)
+    np.testing.assert_array_equal(rest, kernel)
+    _, _, (down_svd, up_svd, _) = start("svd", rule)
+    np.testing.assert_allclose(down @ up, down_svd @ up_svd)

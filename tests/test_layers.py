@@ -8,6 +8,7 @@ from keras import layers, ops
 
 import clora_lab as cl
 from clora_lab.layers import METHODS, CLoRA
+from clora_lab.noise import NoiseLaw
 
 RANK, ALPHA = 2, 6.0
 SCALE = ALPHA / RANK
@@ -450,3 +451,57 @@ def test_inference_does_not_warn(recwarn):
     _, wrapped = dense()
     wrapped(nets.data(4, 5), training=False)
     assert not [w for w in recwarn if w.category is cl.DecayNotMovingWarning]
+
+
+# Other noise than the slides'
+
+
+@pytest.mark.parametrize("draw", ["kernel", "output"])
+@pytest.mark.parametrize("law", [{"spread": 2.0}, {"mean": 0.0}, {"per": "matrix"}, {"per": "unit"}], ids=str)
+def test_a_noise_law_moves_mean_and_spread(law, draw):
+    law = NoiseLaw(**law)
+    layer, wrapped = wrap(
+        layers.Dense(UNITS, name="dense"), 5, method="noise", noise_draw=draw, noise_law=law
+    )
+    x, kernel, decay = nets.data(4, 5), numpy_of(layer.kernel), 0.5
+    axis = None if law.per == "matrix" else 0
+    mean = law.mean * (1 - decay) * kernel.mean(axis=axis) * x.sum(axis=1)[:, None]
+    spread = law.spread * np.sqrt(1 - decay**2) * kernel.std(axis=axis) * np.linalg.norm(x, axis=1)[:, None]
+    without = oracle(layer, wrapped, x, decay)[0]
+    assert_standard_normal((outputs(wrapped, x, decay, training=True) - without - mean) / spread)
+
+
+def test_noise_of_a_convolution_can_be_per_filter():
+    law = NoiseLaw(per="unit")
+    layer, wrapped = wrap(layers.Conv2D(4, 3, name="conv"), 5, 5, 2, method="noise", noise_law=law)
+    kernel = numpy_of(layer.kernel)
+    np.testing.assert_allclose(numpy_of(wrapped.noise_std).ravel(), kernel.std(axis=(0, 1, 2)), rtol=1e-5)
+
+
+def test_empirical_noise_draws_elements_of_w():
+    layer, wrapped = wrap(
+        layers.Dense(UNITS, use_bias=False, name="dense"), 1,
+        method="noise", noise_law=NoiseLaw(kind="empirical", per="matrix"),
+    )  # fmt: skip
+    x, kernel = np.ones((1, 1), dtype="float32"), numpy_of(layer.kernel)
+    loud, quiet = (outputs(wrapped, x, 0.5, training)[0] for training in (True, False))
+    drawn = (loud - quiet - 0.5 * kernel.mean()) / np.sqrt(0.75)
+    # W is uniform in ±[0.1, 0.5]: a normal draw would fill the gap around 0.
+    assert (np.abs(drawn) < 0.05).mean() < 0.02
+    assert np.abs(drawn).max() < 0.6
+
+
+def test_empirical_noise_cannot_be_drawn_as_outputs():
+    with pytest.raises(ValueError, match="noise_draw"):
+        CLoRA(layers.Dense(3), 2, noise_draw="output", noise_law=NoiseLaw(kind="empirical"))
+
+
+def test_a_noise_law_survives_saving(tmp_path):
+    model = cl.compress(
+        nets.sequential(), 2, schedule=nets.schedule(), noise_law=NoiseLaw(0.5, 0.0, "matrix", "empirical")
+    )
+    model.save(tmp_path / "net.keras")
+    loaded = keras.saving.load_model(tmp_path / "net.keras")
+    for old, new in zip(cl.clora_layers(model), cl.clora_layers(loaded), strict=True):
+        assert new.noise_law == old.noise_law
+        np.testing.assert_array_equal(numpy_of(new.noise_quantiles), numpy_of(old.noise_quantiles))

@@ -243,3 +243,39 @@ def test_which_draw_is_cheaper(rows, inputs, expected):
     assert bool(noise.prefers_output(rows, inputs)) is expected
     tensors = ops.convert_to_tensor(rows), ops.convert_to_tensor(inputs)
     assert bool(noise.prefers_output(*tensors)) is expected
+
+
+# Laws
+
+
+def test_the_default_law_is_the_slides():
+    assert noise.NoiseLaw.get(None) == noise.NoiseLaw(1.0, 1.0, "layer", "normal")
+    law = noise.NoiseLaw(spread=0.5, kind="empirical")
+    assert noise.NoiseLaw.get(law.to_dict()) == law and noise.NoiseLaw.get(law) is law
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("spread", -0.1), ("mean", -1.0), ("per", "row"), ("kind", "uniform")]
+)
+def test_a_law_out_of_range_is_refused_by_name(field, value):
+    with pytest.raises(ValueError, match=field):
+        noise.NoiseLaw(**{field: value})
+
+
+def test_something_else_than_a_law_is_refused():
+    with pytest.raises(ValueError, match="NoiseLaw"):
+        noise.NoiseLaw.get(0.5)
+
+
+@pytest.mark.parametrize("xla", [False, True])
+def test_empirical_noise_has_the_distribution_of_the_elements(xla):
+    elements = np.random.default_rng(3).exponential(size=20_000)  # skewed: mean 1, variance 1
+    table = ops.convert_to_tensor(noise.quantiles_of(elements))
+    drawn = noise.kernel_noise((DRAWS,), 0.0, MEAN, STD, seeds(4), xla, table)
+    drawn = (ops.convert_to_numpy(drawn) - MEAN) / STD + 1.0
+    assert stats.ks_2samp(drawn, elements).statistic < 0.02
+    assert drawn.mean() == pytest.approx(1.0, abs=0.02) and drawn.std() == pytest.approx(1.0, abs=0.02)
+
+
+def test_quantiles_of_equal_values_are_zero():
+    assert not noise.quantiles_of(np.full(7, 3.0)).any()

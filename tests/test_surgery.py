@@ -749,3 +749,60 @@ def test_the_output_layer_is_found_behind_a_normalisation():
     )
     compressed = cl.compress(model, rank=1, schedule=cl.LinearDecay(10))
     assert [layer.name for layer in cl.clora_layers(compressed)] == ["hidden"]
+
+
+# A start that looks at activations
+
+
+def convolutions_and_dense():
+    inputs = keras.Input((8, 8, 3), name="image")
+    x = layers.Conv2D(6, 3, activation="relu", name="conv")(inputs)
+    x = dense(5, "a")(layers.Flatten(name="flatten")(x))
+    return nets.randomise(keras.Model(inputs, dense(3, "out", None)(x)))
+
+
+@pytest.mark.parametrize("size", [1, 33])  # fewer inputs than directions; more than one batch
+def test_activation_aware_start_leaves_the_net_as_it_was(size):
+    model, x = convolutions_and_dense(), nets.data(size, 8, 8, 3)
+    wrapped = cl.compress(model, 2, schedule=nets.schedule(), init="activations", calibration=x)
+    test = nets.data(4, 8, 8, 3, seed=1)
+    np.testing.assert_allclose(nets.forward(wrapped, test), nets.forward(model, test), rtol=1e-3, atol=1e-3)
+    assert all(layer.observer is None for layer in cl.clora_layers(wrapped))
+
+
+def test_activation_aware_start_is_nearer_than_the_svd_on_its_inputs():
+    model = nets.sequential((12, 10, 3))
+    x = nets.data(200, 16) * np.linspace(0.01, 2.0, 16, dtype="float32")
+    errors = {}
+    for init, calibration in {"svd": None, "activations": x}.items():
+        wrapped = cl.compress(model, 3, schedule=nets.schedule(), init=init, calibration=calibration)
+        down, up = cl.clora_layers(wrapped)[0].pair_matrices()
+        errors[init] = np.linalg.norm(x @ (ops.convert_to_numpy(model.layers[0].kernel) - down @ up))
+    assert errors["activations"] < 0.95 * errors["svd"]
+
+
+def test_calibration_as_a_dict_of_inputs():
+    inputs = {name: keras.Input((4,), name=name) for name in ("left", "right")}
+    x = layers.Concatenate(name="both")(list(inputs.values()))
+    model = nets.randomise(keras.Model(inputs, dense(3, "out", None)(dense(5, "a")(x))))
+    x = {"left": nets.data(9, 4), "right": nets.data(9, 4, seed=1)}
+    wrapped = cl.compress(model, 2, schedule=nets.schedule(), init="activations", calibration=x)
+    value, expected = (ops.convert_to_numpy(net(x)) for net in (wrapped, model))
+    np.testing.assert_allclose(value, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"init": "activations"}, {"init": "svd", "calibration": nets.data(3, 16)}],
+    ids=["no inputs", "inputs for nothing"],
+)
+def test_calibration_and_its_start_belong_together(arguments):
+    with pytest.raises(ValueError, match="`calibration`"):
+        cl.compress(nets.sequential(), 2, schedule=nets.schedule(), **arguments)
+
+
+def test_an_empty_calibration_is_refused():
+    with pytest.raises(ValueError, match="`calibration` is empty"):
+        cl.compress(
+            nets.sequential(), 2, schedule=nets.schedule(), init="activations", calibration=nets.data(0, 16)
+        )

@@ -11,12 +11,14 @@ import dataclasses
 import itertools
 from collections.abc import Iterable, Sequence
 
+import keras
 import numpy as np
 import pandas as pd
 from scipy import stats
 
+import clora_lab as cl
 from clora_lab import _checks, schedules
-from clora_lab.studies import conclusion, experiments, tables
+from clora_lab.studies import conclusion, experiments, tables, training
 from clora_lab.studies.experiments import Experiment
 from clora_lab.studies.figure_base import MissingResults
 from clora_lab.studies.names import METHODS
@@ -262,3 +264,98 @@ def surface(rows: pd.DataFrame, split: str = "test") -> pd.DataFrame:
         if len(own):
             lines.append({**settings, "seeds": len(own), "accuracy": own.mean(), "sd": own.std()})
     return pd.DataFrame(lines, columns=[*SURFACE, "seeds", "accuracy", "sd"])
+
+
+def against(rows: pd.DataFrame, pairs: Sequence[tuple[str, dict, dict]], split: str = "test") -> pd.DataFrame:
+    """Paired differences of any two settings: the first minus the second, by seed.
+
+    Args:
+        rows: result rows of the study, of one dataset.
+        pairs: (label, settings, settings), as for `select`.
+        split: "test" or "validation".
+
+    Returns:
+        A row a recorded pair, with the columns of `answers`; `accuracy` and `sd` are the first one's.
+
+    Example:
+        >>> against(rows, [("noise on top of SVD", {"init": "svd"},
+        ...     {"init": "svd", "method": "bias"})])  # doctest: +SKIP
+    """
+    found = values(rows, split)
+    lines = [_line(found, select(found, **second), label, **first) for label, first, second in pairs]
+    table = pd.DataFrame([{"question": "paired", **line} for line in lines if line is not None])
+    if len(table):
+        table["p_holm"] = np.nan
+        compared = table["p"].notna()
+        table.loc[compared, "p_holm"] = conclusion.holm(table.loc[compared, "p"])
+    return table
+
+
+def in_words(table: pd.DataFrame) -> list[str]:
+    """What a table of `answers` says at 5% after Holm's correction, a sentence for each verdict.
+
+    Example:
+        >>> frame = pd.DataFrame({"question": ["start"] * 2, "setting": ["SVD", "orthonormal"],
+        ...     "difference": [1.0, 0.1], "p_holm": [0.01, 0.6]})
+        >>> in_words(frame)[0]
+        'Better than the slides\\' recipe: SVD (+1.00).'
+    """
+    compared = table[table["p_holm"].notna()].sort_values("difference", ascending=False)
+    clear = compared["p_holm"] < conclusion.LEVEL
+    groups = {
+        "Better than the slides' recipe": compared[clear & (compared["difference"] > 0)],
+        "Worse": compared[clear & (compared["difference"] < 0)],
+        "Not told apart from it": compared[~clear],
+    }
+    return [
+        f"{name}: " + ("; ".join(_named(row) for row in rows.itertuples()) or "none") + "."
+        for name, rows in groups.items()
+    ]
+
+
+def _named(row) -> str:
+    tail = row.question.removeprefix("start") if row.question.startswith("start, ") else ""
+    plain = tail or row.question in ("start", "slides", "no W at all", "paired")
+    moved = "" if plain else f"{row.question[0].lower()}{row.question[1:]}: "
+    return f"{moved}{row.setting}{tail} ({row.difference:+.2f})".replace("(-", "(−")
+
+
+def starts(
+    dense, x: np.ndarray, y: np.ndarray, rank: int, targets: Sequence[str], calibration
+) -> pd.DataFrame:
+    """What each start of the pair gives before any training.
+
+    Args:
+        dense: a trained net with logits.
+        x, y: inputs and labels to evaluate on.
+        rank: of the pairs.
+        targets: of `clora_lab.compress`; the first one's errors are shown.
+        calibration: inputs that the activation-aware start looks at.
+
+    Returns:
+        A row a start: start (label), weight_error (|W - s B A| / |W|, Frobenius), output_error (the same
+        of the layer's products with the inputs x), whole (accuracy in percent of what trains, at d = 1),
+        pair (that of the compressed path alone).
+    """
+    lines = []
+    for init in INITS:
+        wrapped = cl.compress(
+            dense, rank, method="bias", schedule=cl.LinearDecay(1), targets=targets, init=init,
+            calibration=calibration if init == "activations" else None,
+        )  # fmt: skip
+        layer = cl.clora_layers(wrapped)[0]
+        matrix = layer.rule.to_matrix(keras.ops.convert_to_numpy(dense.get_layer(layer.name).kernel))
+        down, up = layer.pair_matrices()
+        rest, rows = matrix - down @ up, np.reshape(x, (len(x), -1))
+        with cl.view(wrapped, "compressed"):
+            pair = training.evaluate(wrapped, x, y)["accuracy"]
+        lines.append(
+            {
+                "start": INIT_LABELS[init],
+                "weight_error": np.linalg.norm(rest) / np.linalg.norm(matrix),
+                "output_error": np.linalg.norm(rows @ rest) / np.linalg.norm(rows @ matrix),
+                "whole": 100 * training.evaluate(wrapped, x, y)["accuracy"],
+                "pair": 100 * pair,
+            }
+        )
+    return pd.DataFrame(lines)
