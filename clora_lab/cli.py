@@ -226,7 +226,11 @@ def reproduce_bert(
     ranks: Annotated[str, typer.Option(help="Ranks, separated by commas.")] = "16,32,64",
     methods: Annotated[str, typer.Option(help="Methods and baselines; by default all.")] = "",
     scopes: Annotated[
-        str, typer.Option(help="attention (the slides'), encoder (the feed-forward halves too).")
+        str,
+        typer.Option(
+            help="attention (the slides'), encoder (the feed-forward halves too), model (those, the pooler "
+            "and the token embedding), separated by commas."
+        ),
     ] = "attention",
     seeds: Annotated[int, typer.Option(help="Number of seeds, from 0 on.", min=1)] = 1,
     variants: Annotated[
@@ -237,7 +241,7 @@ def reproduce_bert(
     jobs: Annotated[int, typer.Option(help="Processes; 0 for one for each core.", min=0)] = 1,
     results: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out/results"),
 ):
-    """BERT on IMDB: attention compressed, or the whole encoder, beside the published table.
+    """BERT on IMDB: attention compressed, or the encoder, or the model, beside the published table.
 
     Killed at any moment and run again, it goes on from the last finished epoch.
 
@@ -309,7 +313,7 @@ def reproduce_future(
         processes.limit_threads()
         dataset = datasets.resolve(dataset)
         datasets.obtain(dataset)
-        from clora_lab.studies import future, runner, tables
+        from clora_lab.studies import future, runner
         from clora_lab.studies.results import ResultsStore
 
         grid = future.grid(dataset, range(seeds), questions.split(","), epochs=epochs)
@@ -317,9 +321,17 @@ def reproduce_future(
         title = f"{datasets.TITLES[dataset]}, rank {grid[-1].rank}, {epochs} epochs"
         typer.echo(f"Future steps on {title}: {len(grid)} runs; results in {store.path}")
         rows = runner.run_grid(grid, store, jobs=jobs or os.cpu_count())
-        note = "test accuracy in percent; difference: points from the slides' recipe, paired by seed"
-        for question in questions.split(","):
-            tables.show(future.answers(rows, question), f"{question}: {title}", note)
+        _show_answers(rows, questions=questions.split(","))
+
+
+def _show_answers(rows, split: str = "test", questions=("inits", "noise", "surface")):
+    from clora_lab.studies import future, tables
+    from clora_lab.studies.figure_base import MissingResults
+
+    note = f"{split} accuracy in percent; difference: points from the slides' recipe, paired by seed"
+    for question in questions:
+        with contextlib.suppress(MissingResults):  # a question that was not recorded
+            tables.show(future.compact(future.answers(rows, question, split)), question, note)
 
 
 def _show_parts(rows, study: str, split: str = "test"):
@@ -427,9 +439,9 @@ def draw_figures(
 
 @app.command("report")
 def report(
-    study: Annotated[str, typer.Argument(help="toy, vgg16 or bert.")] = "toy",
+    study: Annotated[str, typer.Argument(help="toy, vgg16, bert or future.")] = "toy",
     dataset: Annotated[
-        str, typer.Option(help="Of the toy study: fashion_mnist or digits.")
+        str, typer.Option(help="Of the studies toy and future: fashion_mnist or digits.")
     ] = "fashion_mnist",
     split: Annotated[str, typer.Option(help="validation (as in the slides) or test.")] = "test",
     results: ResultsOption = None,
@@ -447,13 +459,13 @@ def report(
     """
     with _errors():
         from clora_lab import _checks
-        from clora_lab.studies import overview, published, tables
+        from clora_lab.studies import future, overview, published, tables
 
         _checks.one_of("split", split, ("validation", "test"))
-        _checks.one_of("study", study, ("toy", *overview.STUDIES))
+        _checks.one_of("study", study, ("toy", *overview.STUDIES, future.STUDY))
         store = _store(results, study)
         rows = store.read()
-        if study != "toy":
+        if study in overview.STUDIES:
             if markdown:
                 typer.echo(overview.markdown(rows, study, split))
             else:
@@ -462,6 +474,12 @@ def report(
         rows = rows[rows["dataset"] == dataset]
         if rows.empty:
             raise ValueError(f"`dataset` {dataset!r} has no rows in {store.path}.")
+        if study == future.STUDY:
+            if markdown:
+                typer.echo(future.markdown(rows, split))
+            else:
+                _show_answers(rows, split)
+            return
         if markdown:
             typer.echo(tables.markdown(rows, dataset, split))
             return

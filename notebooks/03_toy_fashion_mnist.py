@@ -121,7 +121,7 @@ cl.report(net, compressed[64]).round(4)
 # %% [markdown]
 # ### One net, several ratios — 압축률을 세는 여러 방법
 #
-# "Compression ratio: compressed model params / original total params", says slide 9. Which parameters of the compressed model?
+# "Compression ratio: compressed model params / original total params", says slide 10. Which parameters of the compressed model?
 # `cl.CONVENTIONS` names each way to count.
 
 # %%

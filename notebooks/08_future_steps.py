@@ -48,7 +48,7 @@ if importlib.util.find_spec("clora_lab") is None:
 
 # %%
 RUN = "recorded"  # "recorded" | "quick" | "full"
-DATASET = "fashion_mnist"  # whose recorded rows: "fashion_mnist" | "digits"
+DATASET = "fashion_mnist"  # whose recorded rows; section 4 has its own
 SPLIT = "test"  # "test" | "validation"
 QUICK_SEEDS = range(2)  # of the live run of section 2
 

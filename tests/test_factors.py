@@ -361,7 +361,6 @@ def test_kernel_axes_shared_by_input_and_output_are_refused(equation):
         layers.DepthwiseConv2D(3, name="other"),
         layers.Conv1D(3, 3, name="other"),
         layers.BatchNormalization(name="other"),
-        layers.Embedding(3, 4, name="other"),
     ],
 )
 def test_layer_without_supported_factors(layer):

@@ -44,6 +44,10 @@ def rows():
     return pd.DataFrame(found)
 
 
+def both_splits(rows):
+    return pd.concat([rows, rows[rows["split"] == "test"].assign(split="validation")])
+
+
 def test_every_question_moves_one_setting_away_from_the_slides():
     grid = future.grid("fashion_mnist", [3])
     assert len({run.config for run in grid}) == len(grid) == 34
@@ -71,7 +75,7 @@ def test_the_surface_holds_the_slides_recipe_and_every_combination():
 def test_unknown_names_are_refused():
     with pytest.raises(ValueError, match="questions"):
         future.grid("digits", questions=["noises"])
-    with pytest.raises(ValueError, match="noise_kind"):
+    with pytest.raises(ValueError, match="`kind`"):
         experiments.Experiment("digits", "noise", 4, noise_kind="pink")
     with pytest.raises(ValueError, match="settings"):
         future.select(pd.DataFrame(), rank=4)
@@ -118,8 +122,15 @@ def test_any_two_settings_can_be_paired(rows):
 def test_nothing_recorded_says_what_to_run(rows):
     with pytest.raises(MissingResults, match="reproduce future"):
         future.values(rows[rows["split"] == "none"])
+    one = rows[(rows["noise_spread"] == 1.0) & (rows["noise_gate"] == 0.3) & (rows["end"] == 0.85)]
     with pytest.raises(MissingResults, match="questions surface"):
-        future_widgets.surface_explorer(rows[rows["noise_spread"] == 1.0][lambda r: r["noise_gate"] == 0.3])
+        future_widgets.surface_explorer(both_splits(one))
+
+
+def test_rows_that_do_not_compare_are_refused(rows):
+    mixed = pd.concat([rows, rows.assign(epochs=10)])
+    with pytest.raises(ValueError, match="one epochs"):
+        future.answers(mixed, "inits")
 
 
 def test_figures_say_what_they_show(rows):
@@ -135,9 +146,7 @@ def test_figures_say_what_they_show(rows):
 
 @pytest.fixture
 def explorer(rows):
-    # The explorer shows both splits.
-    validation = rows[rows["split"] == "test"].assign(split="validation")
-    return future_widgets.surface_explorer(pd.concat([rows, validation]))
+    return future_widgets.surface_explorer(both_splits(rows))
 
 
 def test_the_widget_shows_the_chosen_cell(rows, explorer):
@@ -196,10 +205,10 @@ RECORDED = data_dir() / "results" / f"{future.STUDY}.csv"
 
 
 @pytest.mark.skipif(not RECORDED.exists(), reason="the study is not recorded")
-@pytest.mark.parametrize("init", ["activations", "svd_copy"])
-def test_a_recorded_run_comes_out_again(init):
+@pytest.mark.parametrize("change", [{}, {"noise_spread": 0.5, "noise_gate": 0.5}], ids=str)
+def test_a_recorded_run_comes_out_again(change):
     recorded = ResultsStore(RECORDED.parent, future.STUDY).read()
-    own = experiments.Experiment("digits", "noise_bias", 4, init=init, study=future.STUDY)
+    own = experiments.Experiment("digits", "noise_bias", 4, epochs=20, study=future.STUDY, **change)
     mine = recorded[(recorded["config"] == own.config) & (recorded["metric"] == "accuracy")]
     assert len(mine), "the run is not recorded"
     found, _ = own.run()

@@ -481,7 +481,7 @@ def test_noise_of_a_convolution_can_be_per_filter():
 def test_empirical_noise_draws_elements_of_w():
     layer, wrapped = wrap(
         layers.Dense(UNITS, use_bias=False, name="dense"), 1,
-        method="noise", noise_law=NoiseLaw(kind="empirical", per="matrix"),
+        method="noise", rank=1, noise_law=NoiseLaw(kind="empirical", per="matrix"),
     )  # fmt: skip
     x, kernel = np.ones((1, 1), dtype="float32"), numpy_of(layer.kernel)
     loud, quiet = (outputs(wrapped, x, 0.5, training)[0] for training in (True, False))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from clora_lab import schedules
-from clora_lab.studies import overview, tables
+from clora_lab.studies import future, overview, tables
 from clora_lab.studies.paths import data_dir
 from clora_lab.studies.results import ResultsStore
 
@@ -30,6 +30,16 @@ def test_the_tables_of_the_large_studies_are_those_of_the_recorded_rows(study):
     rows = ResultsStore(data_dir() / "results", study).read()
     assert shown.strip() == overview.markdown(rows, study).strip(), (
         f"stale: put in `python -m clora_lab report {study} --markdown`"
+    )
+
+
+def test_the_table_of_the_open_questions_is_that_of_the_recorded_rows():
+    begin = "<!-- results: python -m clora_lab report future --markdown -->\n"
+    shown = README.split(begin)[1].split("<!-- end of results -->")[0]
+    rows = ResultsStore(data_dir() / "results", future.STUDY).read()
+    rows = rows[rows["dataset"] == "fashion_mnist"]
+    assert shown.strip() == future.markdown(rows).strip(), (
+        "stale: put in `python -m clora_lab report future --markdown`"
     )
 
 

@@ -21,7 +21,7 @@ from clora_lab import _checks, schedules
 from clora_lab.studies import conclusion, experiments, tables, training
 from clora_lab.studies.experiments import Experiment
 from clora_lab.studies.figure_base import MissingResults
-from clora_lab.studies.names import METHODS
+from clora_lab.studies.names import METHODS, dataset_label
 
 STUDY = "future"
 # In the order of every table: the slides' start, two that take W's place at once, and two that do not.
@@ -132,9 +132,14 @@ def values(rows: pd.DataFrame, split: str = "test") -> pd.DataFrame:
 
     Raises:
         MissingResults: there is none.
+        ValueError: rows of several datasets, ranks or lengths of training, which no comparison should mix.
     """
     found = tables.final_accuracy(rows)
     found = found[found["split"] == split]
+    for column in ("dataset", "rank", "epochs"):
+        several = sorted(set(found.loc[found["method"].isin(METHODS), column]))
+        if len(several) > 1:
+            raise ValueError(f"`rows` must be of one {column}. Received: {several}. Select the rows of one.")
     if found.empty:
         raise MissingResults(
             f"`rows` must hold accuracies of the split {split!r}. Received: none. Run: python -m clora_lab "
@@ -359,3 +364,48 @@ def starts(
             }
         )
     return pd.DataFrame(lines)
+
+
+def compact(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of `answers` as texts, ready to be printed."""
+    lines = []
+    for row in table.itertuples():
+        difference = f"{row.difference:+.2f}"
+        interval = "" if np.isnan(row.low) else f"{row.low:+.2f} to {row.high:+.2f}"
+        lines.append(
+            {
+                "moved": row.question,
+                "setting": row.setting,
+                "accuracy, %": f"{row.accuracy:.2f}" + ("" if np.isnan(row.sd) else f" ± {row.sd:.2f}"),
+                "from the slides'": difference.replace("-", "−"),
+                "95% interval": interval.replace("-", "−"),
+                "p (Holm)": _p(row.p_holm),
+                "n": row.seeds,
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def _p(value: float) -> str:
+    if np.isnan(value):
+        return ""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def markdown(rows: pd.DataFrame, split: str = "test") -> str:
+    """The README's table of the study: every setting of the first two questions beside the slides' recipe.
+
+    Args:
+        rows: result rows of the study, of one dataset.
+        split: "test" or "validation".
+
+    Returns:
+        A Markdown table and a line on what it was measured with.
+    """
+    table = pd.concat([compact(answers(rows, question, split)) for question in ("inits", "noise")])
+    lines = [f"| {' | '.join(table.columns)} |", "|" + "---|" * table.shape[1]]
+    lines += [f"| {' | '.join(map(str, row))} |" for row in table.itertuples(index=False)]
+    last = rows[rows["method"] == "noise_bias"].iloc[-1]
+    made = f"{last['backend']} {last['backend_version']}, Keras {last['keras_version']}, {last['processor']}"
+    data = f"{dataset_label(last['dataset'])}, rank {last['rank']}, {last['epochs']} epochs, {split} set"
+    return "\n".join([*lines, "", f"Toy MLP on {data}; {made}, {rows['date'].max()}."])

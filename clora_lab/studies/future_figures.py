@@ -114,7 +114,7 @@ def surface(table: pd.DataFrame, title: str, subtitle: str = "") -> Figure:
     if not ends:
         raise MissingResults("`table` must hold at least one combination. Received: none.")
     fig = new_figure(3.9)
-    axes = fig.subplots(1, len(ends), squeeze=False, sharey=True)[0]
+    axes = fig.subplots(1, len(ends), squeeze=False)[0]
     low, high = table["accuracy"].min(), table["accuracy"].max()
     for ax, end in zip(axes, ends, strict=True):
         heat_map(ax, table[table["end"] == end], "accuracy", low, high)
@@ -159,4 +159,5 @@ def heat_map(ax: Axes, part: pd.DataFrame, column: str, low: float, high: float,
 def frame(ax: Axes, grid: pd.DataFrame, spread: float, gate: float, color: str) -> None:
     """Frame the cell of a setting in a map of `heat_map`."""
     corner = (list(grid.columns).index(spread), list(grid.index).index(gate))
-    ax.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=color, linewidth=2.4, clip_on=False))
+    for width, edge in ((4.5, "white"), (2.2, color)):  # white below: seen on dark cells too
+        ax.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=edge, linewidth=width, clip_on=False))

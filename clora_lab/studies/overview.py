@@ -90,13 +90,10 @@ def markdown(rows: pd.DataFrame, study: str, split: str = "test") -> str:
         head = " | ".join(f"{column}".replace(" %", ", %") for column in shown.columns)
         lines = [f"| {head} |", "|" + "---|" * shown.shape[1]]
         lines += [f"| {' | '.join(map(_cell, row))} |" for row in shown.itertuples(index=False)]
-        last = part.iloc[-1]
-        lines += [
-            "",
-            f"{title}; {split} accuracy in percent; {last['backend']} {last['backend_version']}, Keras "
-            f"{last['keras_version']}, {last['processor']}, {part['date'].max()}"
-            + (f", {last['precision']}." if "precision" in part else "."),
-        ]
+        made = [part["backend"] + " " + part["backend_version"], "Keras " + part["keras_version"]]
+        made += [part[column] for column in ("processor", "date", "precision") if column in part]
+        said = ", ".join(" and ".join(values.unique()) for values in made)
+        lines += ["", f"{title}; {split} accuracy in percent; {said}."]
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
 
