@@ -13,7 +13,7 @@ from clora_lab.layers import CLoRA
 
 CONVENTIONS = {
     "slides": "factors, and a bias for each compressed layer that had one, over all parameters of the "
-    "original (toy project: slides 9, 16)",
+    "original (toy project: slides 10, 16)",
     "slides_head": "as 'slides', plus the parameters of the output layer (four of six rows of slide 19)",
     "model": "all parameters that remain over all parameters of the original",
     "layers": "parameters that remain in the compressed layers over those the same layers had",
@@ -39,7 +39,8 @@ def report(original: keras.Model, compressed: keras.Model) -> pd.DataFrame:
         `original_parameters`, `parameters` (stored), `run_parameters` (that take part in the computation;
         other than stored only for loralib convolutions), `ratio` (stored over original),
         `original_flops`, `flops` (2 x multiply-adds of one example through the kernels; unknown axes count
-        once), `flops_ratio`. A shared layer has one row and counts once.
+        once, and a look-up in an embedding has none), `flops_ratio`. A shared layer has one row and counts
+        once.
 
     Raises:
         ValueError: if the models do not belong together.
@@ -115,8 +116,9 @@ def ratio(original: keras.Model, compressed: keras.Model, convention: str = "mod
         return sum(row["parameters"] for row in rows) / total
     # The slides count a bias for every compressed layer, whether or not the method keeps one.
     for (_, old, new), row in zip(pairs, rows, strict=True):
-        if row["compressed"] and old.bias is not None and not _has_bias(new):
-            remain += math.prod(old.bias.shape)
+        if row["compressed"] and not _has_bias(new):
+            bias = factors.rule(old).bias_of(old)
+            remain += 0 if bias is None else math.prod(bias.shape)
     if convention == "slides_head":
         outputs = surgery._output_layers(original)
         remain += sum(old.count_params() for _, old, _ in pairs if id(old) in outputs)
@@ -144,13 +146,14 @@ def _pairs(original, compressed):
 
 def _check_shapes(path, old, new):
     """Raise if the layers can't stand for `old`: their kernels take or give other sizes."""
-    if not hasattr(old, "kernel"):
+    kernel = _kernel(old)
+    if kernel is None:
         return
-    shape = tuple(old.kernel.shape)
+    shape = tuple(kernel.shape)
     if isinstance(new[-1], CLoRA):
         other = new[-1].rule.kernel_shape
     elif len(new) == 1:
-        other = tuple(new[0].kernel_shape if isinstance(new[0], KernelPair) else new[0].kernel.shape)
+        other = tuple(new[0].kernel_shape if isinstance(new[0], KernelPair) else _kernel(new[0]).shape)
     else:
         matrices = [factors.rule(layer).matrix_shape for layer in new]
         whole, other = factors.rule(old).matrix_shape, (matrices[0][0], matrices[1][1])
@@ -178,7 +181,7 @@ def _row(path, old, new) -> dict:
         run = kernel + (old.kernel.shape[-1] if _has_bias(new) else 0)
         after = before
     elif wrapped:
-        after = _flops_of_pair(old, last)
+        after = last.rule.pair_flops(last.rank, _output_shape(last))
     else:
         after = sum(_flops(layer) for layer in new)
     return {
@@ -198,6 +201,13 @@ def _has_bias(new) -> bool:
     return last.has_bias if isinstance(last, CLoRA) else last.bias is not None
 
 
+def _kernel(layer):
+    """W, or None for a layer that has none."""
+    if factors.supported(layer, look_ups=True):
+        return factors.rule(layer).kernel_of(layer)
+    return getattr(layer, "kernel", None)
+
+
 def _output_shape(layer):
     return layer.compute_output_shape(layer.get_build_config()["input_shape"])
 
@@ -208,8 +218,3 @@ def _flops(layer) -> int:
         return 0
     rule = factors.rule(layer)
     return rule.flops(rule.kernel_shape, _output_shape(layer))
-
-
-def _flops_of_pair(old, wrapped) -> int:
-    positions = _flops(old) // (2 * math.prod(wrapped.rule.kernel_shape))
-    return 2 * wrapped.rule.parameters(wrapped.rank) * positions

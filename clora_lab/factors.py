@@ -10,9 +10,11 @@ B = up^T, so B A = (down up)^T.
 | EinsumDense | (contracted axes, produced axes) | EinsumDense, EinsumDense | rank (contracted + produced) |
 | Conv2D "pair" | (k k Cin, Cout) | k x k convolution to rank, then 1 x 1 | rank (k k Cin + Cout) |
 | Conv2D "loralib" | (k Cin, k Cout) | one kernel of rank k * rank | k k rank (Cin + Cout) |
+| Embedding (ids, width) | (ids, width) | Embedding(rank), Dense(width) | rank (ids + width) |
 
 Adding a type is one class and one `rule.register`. Sources: Hu et al. 2021 (arXiv:2106.09685) for the pair;
-its code, loralib, for the second convolution; Zhang et al. 2015 (arXiv:1505.06798) for the first.
+its code, loralib, for the second convolution; Zhang et al. 2015 (arXiv:1505.06798) for the first; Lan et al.
+2020 (ALBERT, arXiv:1909.11942) for the embedding, Acharya et al. 2019 (arXiv:1811.00641) for a trained one.
 """
 
 from __future__ import annotations
@@ -61,12 +63,23 @@ class Rule:
 
     fan_scale = math.sqrt(5.0)  # of the slides' initialiser; 1 for convolutions
     merges = False  # whether the pair is one kernel, which in training adds to W before the layer runs once
+    looks_up = False  # whether inputs are numbers of rows: `clora_lab.compress` takes these only by name
 
     def __init__(self, layer):
         # The layer itself is not kept: a rule must not hold a second copy of W alive.
         self.name = layer.name
         self.config = layer.get_config()
-        self.kernel_shape = tuple(layer.kernel.shape)
+        self.kernel_shape = tuple(self.kernel_of(layer).shape)
+
+    @staticmethod
+    def kernel_of(layer):
+        """The variable W of a built layer of this type."""
+        return layer.kernel
+
+    @staticmethod
+    def bias_of(layer):
+        """The variable b of a built layer of this type, or None."""
+        return layer.bias
 
     @property
     def kernel_size(self) -> int:
@@ -104,9 +117,35 @@ class Rule:
         """Axes of the kernel that belong to one output unit."""
         return self.stat_axes
 
+    @property
+    def fan(self) -> int:
+        """How many elements of M an output sums over: the fan in of the start values."""
+        return self.matrix_shape[0]
+
+    def gain(self, kernel: np.ndarray) -> float:
+        """Variance of a fresh M times `fan`: 2, by He et al. 2015."""
+        return 2.0
+
+    def to_inputs(self, x, dtype):
+        """The layer's inputs as `linear` takes them, for a kernel of `dtype`."""
+        return ops.cast(x, dtype)
+
     def linear(self, x, kernel):
         """The layer's linear map of x with another kernel, without bias and activation."""
         raise NotImplementedError
+
+    def mask(self, x, mask):
+        """The Keras mask of the outputs, given that of the inputs x (or None)."""
+        return mask
+
+    def second_moment(self, x) -> tuple[np.ndarray, int]:
+        """The sum of x^T x over the rows x of M's inputs, and their number, as "activations" needs it.
+
+        Returns:
+            An array of shape (inputs, inputs), or its diagonal (inputs,) if it has nothing else.
+        """
+        rows = np.asarray(ops.convert_to_numpy(ops.cast(self.rows(x), "float32")), "float64")
+        return rows.T @ rows, len(rows)
 
     def rows(self, x):
         """The layer's inputs x as the rows that M multiplies, a tensor of shape (n, inputs)."""
@@ -144,10 +183,18 @@ class Rule:
         """The same for the layers of `final`."""
         return self.kernels(down, up)
 
+    def final_variables(self, layers: list[keras.layers.Layer]) -> list:
+        """The variables of the built layers of `final` that `final_kernels` are for."""
+        return [layer.kernel for layer in layers]
+
     def flops(self, kernel_shape, output_shape) -> int:
         """2 x multiply-adds of one example through a kernel; unknown axes of the output count once."""
         positions = math.prod(size or 1 for size in self._positions(output_shape))
         return 2 * math.prod(kernel_shape) * positions
+
+    def pair_flops(self, rank: int, output_shape) -> int:
+        """The same of the pair."""
+        return self.flops((self.parameters(rank),), output_shape)
 
     def _positions(self, output_shape):
         return output_shape[1:-1]
@@ -194,6 +241,101 @@ class DenseRule(Rule):
 
     def _up(self, config):
         return keras.layers.Dense.from_config(config)
+
+
+class EmbeddingRule(DenseRule):
+    """Embedding: ``W[ids] ~ down[ids] up``, W (vocabulary, width), down (vocabulary, rank), up (rank, width).
+
+    It is the rule of Dense for inputs that are one-hot rows, which are never made: ids of shape (...) are
+    looked up in down, and what comes, (..., rank), is multiplied by up to (..., width). The finished net has
+    an Embedding(vocabulary, rank) and a Dense(width), the factorised embedding of ALBERT (Lan et al. 2020,
+    arXiv:1909.11942); Acharya et al. 2019 (arXiv:1811.00641) make it of a trained table, by its singular
+    value decomposition. A mask of id 0 (`mask_zero`) comes from the first and passes through the second.
+
+    n x is a row of n, so a token has the same noise wherever it stands in a batch. For that the whole n is
+    drawn at each step, vocabulary x width numbers: 3.9 million for BERT-Tiny, 23.4 million for BERT-base.
+
+    A look-up has no multiplications, so W has 0 FLOPs and the pair those of up.
+
+    A ReversibleEmbedding is one for as long as nothing calls it with reverse=True: the pair has no way back,
+    and `clora_lab.compress` refuses a model that does. KerasHub's PositionEmbedding, and the tables inside of
+    its TokenAndPositionEmbedding, have no rule.
+
+    Raises:
+        ValueError: for a ReversibleEmbedding with an output matrix of its own (tie_weights=False).
+
+    Example:
+        >>> import keras
+        >>> from clora_lab import factors
+        >>> layer = keras.layers.Embedding(1000, 64)
+        >>> layer.build()
+        >>> rule = factors.rule(layer)
+        >>> rule.parameters(16), rule.break_even_rank, rule.pair_flops(16, (None, 5, 64))
+        (17024, 61, 10240)
+    """
+
+    looks_up = True
+
+    def __init__(self, layer):
+        super().__init__(layer)
+        if not self.config.get("tie_weights", True):
+            raise ValueError(
+                f"{type(layer).__name__} {layer.name!r} has tie_weights=False: its second matrix, from "
+                "vectors back to ids, has no place in the pair. Leave the layer out of `targets`."
+            )
+
+    @staticmethod
+    def kernel_of(layer):
+        return layer.embeddings
+
+    @staticmethod
+    def bias_of(layer):
+        return None
+
+    # A token reads one row of M, however many there are: with the vocabulary as fan in the rows of down
+    # would be next to nothing, and up, which is zero at the start, would hardly move.
+    @property
+    def fan(self):
+        return 1
+
+    def gain(self, kernel):
+        return float(np.var(kernel))  # He's rule is for sums over inputs; a row has the size of those of W
+
+    def to_inputs(self, x, dtype):
+        return ops.cast(x, "int32")
+
+    def linear(self, x, kernel):
+        return ops.take(kernel, x, axis=0)
+
+    def mask(self, x, mask):
+        return ops.not_equal(x, 0) if self.config["mask_zero"] else None
+
+    def rows(self, x):
+        return ops.one_hot(ops.reshape(x, (-1,)), self.matrix_shape[0])
+
+    def second_moment(self, x):
+        ids = np.ravel(ops.convert_to_numpy(x)).astype("int64")
+        return np.bincount(ids, minlength=self.matrix_shape[0]).astype("float64"), len(ids)
+
+    def final_variables(self, layers):
+        down, up = layers
+        return [down.embeddings, up.kernel]
+
+    def flops(self, kernel_shape, output_shape):
+        return 0
+
+    def pair_flops(self, rank, output_shape):
+        return super().flops((rank, self.matrix_shape[1]), output_shape)
+
+    def _down(self, config, rank):
+        kept = {key: config[key] for key in ("name", "trainable", "dtype", "mask_zero")}
+        sizes = {"input_dim": self.matrix_shape[0], "output_dim": rank}
+        return keras.layers.Embedding.from_config({**kept, **sizes})
+
+    def _up(self, config):
+        of_both = ("name", "trainable", "dtype", "use_bias", "activity_regularizer")
+        kept = {key: config[key] for key in of_both if key in config}
+        return keras.layers.Dense.from_config({**kept, "units": self.matrix_shape[1]})
 
 
 class EinsumDenseRule(Rule):
@@ -527,7 +669,7 @@ def rule(layer, factorization: str = "pair") -> Rule:
     """The rule by which a built layer is factored; extend it with ``rule.register(LayerType)``.
 
     Args:
-        layer: a built Dense, EinsumDense or Conv2D.
+        layer: a built Dense, EinsumDense, Conv2D or Embedding (or ReversibleEmbedding).
         factorization: for Conv2D, "pair" or "loralib".
 
     Raises:
@@ -543,8 +685,8 @@ def rule(layer, factorization: str = "pair") -> Rule:
     """
     raise ValueError(
         f"Layer {layer.name!r} of type {type(layer).__name__} has no supported factors. "
-        "Supported: Dense, EinsumDense, Conv2D. Leave the layer out of `targets`, or add a rule with "
-        "clora_lab.factors.rule.register."
+        "Supported: Dense, EinsumDense, Conv2D, Embedding. Leave the layer out of `targets`, or add a rule "
+        "with clora_lab.factors.rule.register."
     )
 
 
@@ -566,6 +708,14 @@ def _(layer: keras.layers.Conv2D, factorization: str = "pair") -> Rule:
     return ConvPairRule(layer)
 
 
+@rule.register
+def _(layer: keras.layers.Embedding, factorization: str = "pair") -> Rule:
+    # Not all supported versions of Keras have it; KerasHub's is a subclass without code of its own.
+    reversible = getattr(keras.layers, "ReversibleEmbedding", keras.layers.Embedding)
+    stock = reversible if isinstance(layer, reversible) else keras.layers.Embedding
+    return EmbeddingRule(_plain(layer, stock))
+
+
 def _plain(layer, stock):
     """The layer itself, if nothing in it would be lost by replacing it with stock layers."""
     reason = None
@@ -582,15 +732,21 @@ def _plain(layer, stock):
     return layer
 
 
-def supported(layer, factorization: str = "pair") -> bool:
-    """Whether `rule` has an answer for this layer."""
+def supported(layer, factorization: str = "pair", look_ups: bool = False) -> bool:
+    """Whether `rule` has an answer for this layer.
+
+    Args:
+        layer: anything.
+        factorization: for Conv2D, "pair" or "loralib".
+        look_ups: count embeddings too, which `clora_lab.compress` takes only where they are named.
+    """
     if not isinstance(layer, keras.layers.Layer):
         return False
     try:
-        rule(layer, factorization)
+        found = rule(layer, factorization)
     except ValueError:
         return False
-    return True
+    return look_ups or not found.looks_up
 
 
 def check_rank(rule_: Rule, rank) -> int:
@@ -638,6 +794,8 @@ def rank_for_energy(rule_: Rule, kernel: np.ndarray, energy: float) -> int:
 def initial_pair(init: str, rule_: Rule, kernel: np.ndarray, rank: int, scale: float, rng, gram=None):
     """Start values (down, up, residual) of the pair, as matrices; the layer computes scale * down up.
 
+    With `inputs` the fan in of the layer, which is 1 for an embedding (`Rule.fan`):
+
     - "lora": down uniform in +-sqrt(3 f / inputs) with f = sqrt(5) (1 for convolutions), up zero: the
       slides' start, after Hu et al. 2021.
     - "svd": the best pair of this rank, scale * down up = M_r (Eckart & Young 1936), its singular values
@@ -645,9 +803,10 @@ def initial_pair(init: str, rule_: Rule, kernel: np.ndarray, rank: int, scale: f
     - "svd_copy": the same pair beside the whole of W, which decays; at the start the layer gives M + M_r.
     - "activations": as "svd", but the pair is nearest to M on inputs like the calibration batch: it
       minimises the mean of |x (M - scale * down up)|^2, see `activation_aware_svd`.
-    - "orthogonal": down with orthonormal columns, up zero.
+    - "orthogonal": down with orthogonal columns, orthonormal but for an embedding, whose columns have the
+      length sqrt(vocabulary); up zero.
     - "scratch": down ~ N(0, 1 / inputs), up ~ N(0, 2 / inner) / scale, so that scale * down up has the
-      variance 2 / inputs of He et al. 2015; there is no W.
+      variance 2 / inputs of He et al. 2015, or for an embedding that of W; there is no W.
 
     Args:
         init: one of the above.
@@ -656,24 +815,25 @@ def initial_pair(init: str, rule_: Rule, kernel: np.ndarray, rank: int, scale: f
         rank: r.
         scale: s = alpha / r.
         rng: a NumPy Generator.
-        gram: for "activations", the mean of x^T x, of shape (inputs, inputs).
+        gram: for "activations", the mean of x^T x, of shape (inputs, inputs), or its diagonal.
 
     Returns:
         down (inputs, inner), up (inner, outputs), and the kernel that is left to decay.
     """
     inputs, outputs = rule_.matrix_shape
+    fan = rule_.fan
     inner = rule_.inner(rank)
     zeros = np.zeros((inner, outputs))
     if init == "lora":
-        limit = math.sqrt(3.0 * rule_.fan_scale / inputs)
+        limit = math.sqrt(3.0 * rule_.fan_scale / fan)
         return rng.uniform(-limit, limit, (inputs, inner)), zeros, kernel
     if init == "orthogonal":
         wide = rng.normal(size=(max(inputs, inner), min(inputs, inner)))
-        basis = np.linalg.qr(wide)[0]
+        basis = np.linalg.qr(wide)[0] * math.sqrt(inputs / fan)
         return (basis if inputs >= inner else basis.T), zeros, kernel
     if init == "scratch":
-        down = rng.normal(size=(inputs, inner)) / math.sqrt(inputs)
-        up = rng.normal(size=(inner, outputs)) * math.sqrt(2.0 / inner) / scale
+        down = rng.normal(size=(inputs, inner)) / math.sqrt(fan)
+        up = rng.normal(size=(inner, outputs)) * math.sqrt(rule_.gain(kernel) / inner) / scale
         return down, up, np.zeros_like(kernel)
     if init == "activations":
         down, up = activation_aware_svd(rule_.to_matrix(kernel), inner, gram)
@@ -690,12 +850,13 @@ def activation_aware_svd(matrix: np.ndarray, rank: int, gram: np.ndarray) -> tup
     With G = L L^T the mean of x^T x (a ridge of RIDGE times its mean diagonal added), the error is
     |L^T (M - down up)|_F^2, so down = L^-T P S^(1/2) and up = S^(1/2) Q^T with the truncated SVD P S Q^T
     of L^T M (Chen et al. 2021, "DRONE: Data-aware low-rank compression for large NLP models"; Wang et al.
-    2024, "SVD-LLM", arXiv:2403.07378).
+    2024, "SVD-LLM", arXiv:2403.07378). Of one-hot x, G is diagonal and holds the frequencies of the tokens:
+    the rows of M are weighted by them, as in GroupReduce (Chen et al. 2018, arXiv:1806.06950).
 
     Args:
         matrix: M, of shape (inputs, outputs).
         rank: width of the product.
-        gram: G, of shape (inputs, inputs).
+        gram: G, of shape (inputs, inputs), or its diagonal, of shape (inputs,), if the rest is zero.
 
     Returns:
         down (inputs, rank) and up (rank, outputs).
@@ -713,12 +874,17 @@ def activation_aware_svd(matrix: np.ndarray, rank: int, gram: np.ndarray) -> tup
     """
     gram = np.asarray(gram, "float64")
     inputs = matrix.shape[0]
-    if gram.shape != (inputs, inputs) or not np.all(np.isfinite(gram)):
+    if gram.shape not in ((inputs, inputs), (inputs,)) or not np.all(np.isfinite(gram)):
         raise ValueError(
-            f"`gram` must be finite numbers of shape ({inputs}, {inputs}), the mean of x^T x. "
-            f"Received: shape {gram.shape}. Give a calibration batch of finite inputs."
+            f"`gram` must be finite numbers of shape ({inputs}, {inputs}), the mean of x^T x, or its "
+            f"diagonal. Received: shape {gram.shape}. Give a calibration batch of finite inputs."
         )
-    ridge = RIDGE * np.mean(np.diagonal(gram)) + np.finfo("float64").tiny
+    diagonal = gram if gram.ndim == 1 else np.diagonal(gram)
+    ridge = RIDGE * np.mean(diagonal) + np.finfo("float64").tiny
+    if gram.ndim == 1:
+        root = np.sqrt(gram + ridge)[:, None]
+        down, up = truncated_svd(root * np.asarray(matrix, "float64"), rank)
+        return down / root, up
     root = np.linalg.cholesky(gram + ridge * np.eye(inputs))
     down, up = truncated_svd(root.T @ np.asarray(matrix, "float64"), rank)
     return np.linalg.solve(root.T, down), up

@@ -49,9 +49,20 @@ def is_pair(layer) -> bool:
     ]
 
 
-def pair(layers: list) -> keras.layers.Layer:
-    """The layers as one: itself if it is one, else a Sequential with the name of the last."""
-    return layers[0] if len(layers) == 1 else keras.Sequential(layers, name=layers[-1].name)
+def pair(layers: list, inputs=None) -> keras.layers.Layer:
+    """The layers as one: itself if it is one, else a Sequential with the name of the last.
+
+    Args:
+        layers: not built.
+        inputs: the tensor on which they are called, where it is known.
+    """
+    if len(layers) == 1:
+        return layers[0]
+    start = []
+    if isinstance(layers[0], keras.layers.Embedding):
+        # Left to itself a Sequential casts ids to its first layer's dtype, and bfloat16 ends at 256.
+        start = [keras.Input(batch_shape=(None,) * len(inputs.shape), dtype="int32")]
+    return keras.Sequential([*start, *layers], name=layers[-1].name)
 
 
 def children(parent: keras.layers.Layer) -> Iterator[tuple[str, keras.layers.Layer]]:

@@ -34,6 +34,8 @@ class CLoRA(keras.layers.Layer):
     W and b are frozen; A, B and the new bias c (zeros at the start) train. n is redrawn at every step,
     n ~ N((1 - d) m, (1 - d^2) sigma^2), while the noise gate is open, and never in inference. m and sigma
     are the mean and standard deviation of W, per output unit, or of the whole kernel for a convolution.
+    For an embedding x is a one-hot row, so that W x, n x and B A x are the row of a token: the same row
+    wherever the token stands in the batch. It has no b and no f.
     d is a non-trainable scalar, saved with the layer; only `clora_lab.DecayCallback` writes it.
 
     Make this layer with `clora_lab.compress` rather than by hand.
@@ -48,7 +50,8 @@ class CLoRA(keras.layers.Layer):
             at all); see `clora_lab.factors.initial_pair`.
         factorization: for Conv2D, "pair" or "loralib".
         noise_gate: a `NoiseGate`, a threshold of d, or "scheduled", "until_end", "never".
-        noise_draw: "kernel" (n elementwise), "output" (x n directly, same law), or "auto" (the cheaper).
+        noise_draw: "kernel" (n elementwise), "output" (x n directly, same law), or "auto" (the cheaper); what
+            is no Dense on vectors has "kernel" in any case.
         noise_law: a `clora_lab.NoiseLaw`, or None for the slides' noise.
         seed: of the noise.
 
@@ -109,14 +112,16 @@ class CLoRA(keras.layers.Layer):
         self.has_noise = "noise" in self.method and init != "scratch"
         self.has_base = init != "scratch"
         self.supports_masking = layer.supports_masking
+        self.autocast = layer.autocast  # off for an embedding, whose ids may not be exact in bfloat16
 
         config = layer.get_config()
-        self.activation = keras.activations.get(config["activation"])
+        self.activation = keras.activations.get(config.get("activation"))
         self.activity_regularizer = keras.regularizers.get(config.get("activity_regularizer"))
         self._original = keras.saving.serialize_keras_object(layer)
         # W x + b only: the activation acts on the sum, and a frozen W has no use for a regulariser.
         plain = {"activation": None, "activity_regularizer": None, "trainable": False}
-        plain |= {"kernel_regularizer": None, "bias_regularizer": None, "name": "base"}
+        plain |= {"kernel_regularizer": None, "bias_regularizer": None, "embeddings_regularizer": None}
+        plain = {key: value for key, value in plain.items() if key in config} | {"name": "base"}
         self._make_base = lambda: type(layer).from_config({**config, **plain})
         self.base = self._make_base() if self.has_base else None
         self.pair = []
@@ -190,7 +195,8 @@ class CLoRA(keras.layers.Layer):
             kernel: W, of the replaced layer's kernel shape.
             bias: b, or None.
             gram: for init "activations": the mean of x^T x over inputs x of the layer's matrix, of shape
-                (inputs, inputs). Without it the pair starts as with "lora", and the output is as it was.
+                (inputs, inputs), or its diagonal. Without it the pair starts as with "lora", and the output
+                is as it was.
         """
         rng = np.random.default_rng(self.seed)
         kernel = np.array(kernel, dtype="float32")  # copies: no buffer is shared with the original
@@ -200,11 +206,11 @@ class CLoRA(keras.layers.Layer):
         self._assign_pair(down, up)
         if not self.has_base:
             return
-        self.base.kernel.assign(rest)
+        self._kernel.assign(rest)
         if bias is not None:
             # With a residual, what the pair and c can hold from the start is theirs; the rest decays.
             keeps = init in factors.RESIDUAL_INITS and self.has_bias
-            self.base.bias.assign(np.zeros_like(bias) if keeps else bias)
+            self._fading_bias.assign(np.zeros_like(bias) if keeps else bias)
             if keeps:
                 self.bias.assign(bias)
         if self.has_noise:
@@ -224,6 +230,16 @@ class CLoRA(keras.layers.Layer):
             weight.assign(value)
 
     @property
+    def _kernel(self):
+        """W."""
+        return self.rule.kernel_of(self.base)
+
+    @property
+    def _fading_bias(self):
+        """b, or None."""
+        return self.rule.bias_of(self.base)
+
+    @property
     def pair_weights(self) -> list:
         """The variables of down and up, in this order."""
         return [weight for layer in self.pair for weight in layer.weights]
@@ -238,6 +254,9 @@ class CLoRA(keras.layers.Layer):
         values = [ops.convert_to_numpy(weight) for weight in self.pair_weights]
         down, up = self.rule.matrices(values)
         return down, up * np.asarray(self.scale, dtype=up.dtype)
+
+    def compute_mask(self, inputs, previous_mask):
+        return self.rule.mask(inputs, previous_mask)
 
     def call(self, inputs, training=False):
         if self.observer is not None:
@@ -282,14 +301,13 @@ class CLoRA(keras.layers.Layer):
     def _through_one_kernel(self, inputs, training):
         """The layer run once with d W + n + s B A: the sum of W and the pair apart, for less work."""
         kernel = self.scale * self.pair[0].product()
-        inputs = ops.cast(inputs, self.compute_dtype)
         if self.base is None:
-            return self.rule.linear(inputs, ops.cast(kernel, self.compute_dtype))
+            return self._linear(inputs, kernel)
         if training and not self.watched:
             self._warn_unwatched()
 
         def quiet():
-            return self.decay * self.base.kernel
+            return self.decay * self._kernel
 
         faded = quiet
         if training and self.has_noise:
@@ -299,10 +317,14 @@ class CLoRA(keras.layers.Layer):
             def faded():
                 return ops.cond(self._gate_is_open(), lambda: quiet() + self._noise(seed), quiet)
 
-        outputs = self.rule.linear(inputs, ops.cast(ops.add(faded(), kernel), self.compute_dtype))
-        if self.base.bias is None:
+        outputs = self._linear(inputs, ops.add(faded(), kernel))
+        if self._fading_bias is None:
             return outputs
-        return outputs + ops.cast(self.decay, self.compute_dtype) * self._bias_of(self.base.bias)
+        return outputs + ops.cast(self.decay, self.compute_dtype) * self._bias_of(self._fading_bias)
+
+    def _linear(self, inputs, kernel):
+        inputs = self.rule.to_inputs(inputs, self.compute_dtype)
+        return self.rule.linear(inputs, ops.cast(kernel, self.compute_dtype))
 
     def _gate_is_open(self):
         return ops.logical_and(self.decay >= self.noise_gate.threshold, self.decay < 1.0)
@@ -330,11 +352,10 @@ class CLoRA(keras.layers.Layer):
 
     def _draw_kernel(self, inputs, decay, seed):
         # One product with d W + n in place of two.
-        kernel = ops.cast(self.decay * self.base.kernel + self._noise(seed), self.compute_dtype)
-        outputs = self.rule.linear(ops.cast(inputs, self.compute_dtype), kernel)
-        if self.base.bias is None:
+        outputs = self._linear(inputs, self.decay * self._kernel + self._noise(seed))
+        if self._fading_bias is None:
             return outputs
-        return outputs + decay * self._bias_of(self.base.bias)
+        return outputs + decay * self._bias_of(self._fading_bias)
 
     def _bias_of(self, bias):
         return ops.reshape(ops.cast(bias, self.compute_dtype), self.rule.bias_view)

@@ -58,9 +58,11 @@ def compress(
         method: "wds", "bias", "noise" or "noise_bias"; see `CLoRA` for the four forward passes.
         schedule: step -> decay, for instance `LinearDecay(total_steps)`; not needed for init="scratch".
         targets: names or glob patterns of layers, a predicate of a layer, or None for every supported
-            layer but the output layer. A layer in a nested model can be named by its path, "inner/dense", and
-            so can one in a KerasHub block, "bert_backbone/transformer_layer_0/self_attention_layer/query".
-            A pattern passes over what has no low-rank pair, such as norms and embeddings.
+            layer but the output layer and embeddings. A layer in a nested model can be named by its path,
+            "inner/dense", and so can one in a KerasHub block,
+            "bert_backbone/transformer_layer_0/self_attention_layer/query". A pattern passes over what has no
+            low-rank pair, such as norms, and over embeddings unless it matches nothing else that has one:
+            "*" and "bert_backbone/*" leave them, "token_embedding" and "*embedding" mean them.
         init: "lora" (the slides'), "svd" (best pair of W, the residual decays), "svd_copy" (best pair, all
             of W decays), "activations" (best pair on the calibration batch, the residual decays),
             "orthogonal", or "scratch" (no W at all).
@@ -80,7 +82,8 @@ def compress(
 
     Raises:
         ValueError: if the model is unbuilt, subclassed or already compressed; if a target matches nothing
-            or can't be factored; if a rank is impossible. The message says what to do.
+            or can't be factored, such as an embedding that the model also calls in reverse; if a rank is
+            impossible. The message says what to do.
 
     Warns:
         BreakEvenWarning: if a pair is no smaller than the layer that it replaces.
@@ -143,8 +146,7 @@ def compress(
     for old in paths.values():
         (new,) = new_layers[id(old)]
         if isinstance(new, CLoRA):
-            bias = None if old.bias is None else ops.convert_to_numpy(old.bias)
-            new.start_from(ops.convert_to_numpy(old.kernel), bias)
+            new.start_from(*_weights(old, new.rule))
         else:
             _copy_weights(old, new)
             if freeze:
@@ -153,25 +155,30 @@ def compress(
         grams = _second_moments(result, calibration)
         for path in chosen:
             old, (new,) = paths[path], new_layers[id(paths[path])]
-            bias = None if old.bias is None else ops.convert_to_numpy(old.bias)
-            new.start_from(ops.convert_to_numpy(old.kernel), bias, grams[id(new)])
+            new.start_from(*_weights(old, new.rule), grams[id(new)])
     return result
+
+
+def _weights(layer, rule) -> tuple[np.ndarray, np.ndarray | None]:
+    """W and b, or None, of a layer of the rule's type."""
+    kernel, bias = rule.kernel_of(layer), rule.bias_of(layer)
+    return ops.convert_to_numpy(kernel), None if bias is None else ops.convert_to_numpy(bias)
 
 
 def _second_moments(model, inputs, batch: int = 32) -> dict[int, np.ndarray]:
     """The mean of x^T x over the inputs x of each `CLoRA` layer, in a model that still acts as the original.
 
     Returns:
-        id(layer) -> an array of shape (inputs, inputs) of the layer's matrix.
+        id(layer) -> an array of shape (inputs, inputs) of the layer's matrix; of an embedding its diagonal.
     """
     sums: dict[int, np.ndarray] = {}
     counts: dict[int, int] = {}
 
     def watch(layer):
         def observe(x):
-            rows = np.asarray(ops.convert_to_numpy(ops.cast(layer.rule.rows(x), "float32")), "float64")
-            sums[id(layer)] = sums.get(id(layer), 0.0) + rows.T @ rows
-            counts[id(layer)] = counts.get(id(layer), 0) + len(rows)
+            moment, rows = layer.rule.second_moment(x)
+            sums[id(layer)] = sums.get(id(layer), 0.0) + moment
+            counts[id(layer)] = counts.get(id(layer), 0) + rows
 
         return observe
 
@@ -197,7 +204,8 @@ def finalize(model: keras.Model, force: bool = False, keep_factors: bool = False
     """Return the compressed model: stock Keras layers only, W gone.
 
     A wrapped layer becomes two layers, ``<name>_down`` without bias and activation and ``<name>`` with
-    them, s = alpha / rank multiplied into the second kernel. Every layer of the result is trainable.
+    them, s = alpha / rank multiplied into the second kernel; of an embedding an Embedding and a Dense. Every
+    layer of the result is trainable.
 
     No stock layer holds loralib's factors apart. By default their convolution becomes one Conv2D whose
     kernel is the product: it runs anywhere, but its file is as large as the original's; `report` counts the
@@ -260,8 +268,9 @@ def finalize(model: keras.Model, force: bool = False, keep_factors: bool = False
             for weight, value in zip((new[0].down, new[0].up), old.pair_matrices(), strict=True):
                 weight.assign(value)
         else:
-            for layer, kernel in zip(new, old.rule.final_kernels(*old.pair_matrices()), strict=True):
-                layer.kernel.assign(kernel)
+            variables = old.rule.final_variables(new)
+            for weight, value in zip(variables, old.rule.final_kernels(*old.pair_matrices()), strict=True):
+                weight.assign(value)
         if old.has_bias:
             new[-1].bias.assign(ops.copy(old.bias))
         # Not part of the layer's config: `report` reads it to tell what is stored from what is run.
@@ -389,7 +398,8 @@ def _choose(model, paths, targets, factorization) -> list[str]:
         if not chosen:
             raise ValueError(
                 f"Model {model.name!r} has no layer to compress beside its output layer. Supported are "
-                f"Dense, EinsumDense and Conv2D; the model's layers are {list(paths)}."
+                "Dense, EinsumDense and Conv2D, and Embedding where `targets` names it; the model's layers "
+                f"are {list(paths)}."
             )
         return chosen
     if callable(targets):
@@ -403,16 +413,52 @@ def _choose(model, paths, targets, factorization) -> list[str]:
             found = [path for path, layer in paths.items() if _matches(pattern, path, layer)]
             if not found:
                 _raise_unmatched(pattern, paths)
-            fit = [path for path in found if factors.supported(paths[path], factorization)]
-            # "*/self_attention*" is not meant to fail on a layer norm; a plain name is meant as it stands.
-            chosen += fit if fit and re.search(r"[*?\[]", pattern) else found
+            if re.search(r"[*?\[]", pattern):
+                # "*/self_attention*" is not meant to fail on a layer norm, nor "*" to take an embedding; a
+                # plain name is meant as it stands.
+                chosen += _fitting(found, paths, factorization) or found
+            else:
+                chosen += found
         if not chosen:
             raise ValueError("`targets` is empty. Give names or patterns, or None for all layers.")
         wanted = set(chosen)
         chosen = [path for path in paths if path in wanted]  # in the order of the model, each once
     for path in chosen:
-        factors.rule(paths[path], factorization)  # raises with the reason
+        if factors.rule(paths[path], factorization).looks_up:  # raises with the reason
+            _check_one_way(model, path, paths)
     return chosen
+
+
+def _fitting(found, paths, factorization) -> list[str]:
+    """The paths of layers that have a pair; of embeddings only if there are no others."""
+    fit = [path for path in found if factors.supported(paths[path], factorization)]
+    return fit or [path for path in found if factors.supported(paths[path], factorization, look_ups=True)]
+
+
+def _check_one_way(model, path, paths):
+    """Raise if an embedding also serves as an output matrix, from vectors back to ids: a pair has none."""
+    layer = paths[path]
+    remedy = (
+        "Leave the layer out of `targets`, or compress a model that only looks ids up in it, such as a "
+        "classifier on the same backbone."
+    )
+    for graph in [model, *model._flatten_layers(include_self=False)]:
+        if not isinstance(graph, Functional):
+            continue
+        for node in (node for nodes in graph._nodes_by_depth.values() for node in nodes):
+            arguments = node.arguments
+            if node.operation is layer and (arguments.kwargs.get("reverse") or True in arguments.args[1:]):
+                raise ValueError(
+                    f"Embedding {path!r} is called with reverse=True in model {graph.name!r}, as an output "
+                    f"matrix tied to it, and a low-rank pair has no way back. {remedy}"
+                )
+    for other, holder in paths.items():
+        if any(inner is layer for inner in holder._flatten_layers(include_self=False)):
+            raise ValueError(
+                f"Embedding {path!r} is also used inside of layer {other!r} ({type(holder).__name__}), whose "
+                "call() is Python code that can't be rewritten: the head of a masked language model calls it "
+                f"with reverse=True. {remedy}"
+            )
 
 
 def _matches(pattern, path, layer) -> bool:
@@ -438,8 +484,8 @@ def _raise_unmatched(pattern, paths):
 def _rank_of(path, layer, rank, factorization) -> int:
     if not isinstance(rank, Mapping):
         if isinstance(rank, float) and 0.0 < rank < 1.0:
-            kernel = ops.convert_to_numpy(layer.kernel)
-            return factors.rank_for_energy(factors.rule(layer, factorization), kernel, rank)
+            rule = factors.rule(layer, factorization)
+            return factors.rank_for_energy(rule, _weights(layer, rule)[0], rank)
         return rank
     for pattern, value in rank.items():
         if _matches(pattern, path, layer):
@@ -540,7 +586,8 @@ def _rewrite(model, replace):
         def clone(layer):
             *first, last = chain(layer)
             if first and pairs is not None:
-                first, last = [], pairs.setdefault(id(layer), kerashub.pair([*first, last]))
+                together = kerashub.pair([*first, last], layer.input)
+                first, last = [], pairs.setdefault(id(layer), together)
             before[id(last)] = first
             return last
 

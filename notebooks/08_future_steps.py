@@ -192,18 +192,23 @@ tests.set_index("setting")[shown].round(3)
 # | shape of $d(t)$ | linear | cosine, exponential, polynomial, step |
 # | end of the decay | 0.85 | 0.25, 0.5, 1.0 |
 #
-# **Predict first** (먼저 예측하기): the elements of a trained $W$ are far from normal, with heavy tails. Will empirical noise act differently from normal noise? Look at what the layer gets to see of it, the sum $x\,n$ over all its inputs:
+# **Predict first** (먼저 예측하기): suppose that the elements of $W$ are far from normal. Will empirical noise then act differently from normal noise? Look at what the layer gets to see of it, the sum $x\,n$ over all its inputs: of $W$'s own elements, and of two laws that no one would call normal.
 
 # %%
 kernels = [keras.ops.convert_to_numpy(dense.get_layer(name).kernel) for name in models.TOY_TARGETS]
 kernel = kernels[0]
 table = noise.quantiles_of((kernel - kernel.mean(0)) / np.where(kernel.std(0) > 0, kernel.std(0), 1))
 rng = np.random.default_rng(0)
-z = rng.choice(table, size=(kernel.shape[0], 4000))
-seen = data.x_val[:1] @ z  # one image, 4,000 draws
-for name, values in {"an element of n": z, "x n, what the layer adds": seen}.items():
-    standard = (values - values.mean()) / values.std()
-    print(f"{name:26s} excess kurtosis {np.mean(standard**4) - 3:+.2f} (normal: 0)")
+size = (kernel.shape[0], 4000)
+laws = {
+    "W's own elements": rng.choice(table, size=size),
+    "coin flips, ±1": rng.choice([-1.0, 1.0], size=size),
+    "heavy tails (Laplace)": rng.laplace(size=size),
+}
+print("excess kurtosis (normal: 0) of   an element of n   x n, what the layer adds")
+for name, z in laws.items():
+    seen = data.x_val[:1] @ z  # one image, 4,000 draws
+    print(f"{name:32s} {stats.kurtosis(z.ravel()):+15.2f} {stats.kurtosis(seen.ravel()):+26.2f}")
 
 # %% [markdown]
 # The layer never sees one element, only weighted sums of hundreds: by the central limit theorem these are nearly normal whatever $z$ is. So the kind should hardly matter. Do the rows agree?
@@ -251,14 +256,22 @@ if surface_rows is not None:
 # %% [markdown]
 # ## 5. The answers, in plain words — 답
 #
-# Computed from the rows above: what is told apart from the slides' recipe at 5% after Holm's correction over all settings of the question, and what is not. In brackets: points of accuracy.
+# Computed from the rows above. First in short, each sentence with the 95% interval of its paired difference; then verdict by verdict: what is told apart from the slides' recipe at 5% after Holm's correction over all settings of the question, and what is not. In brackets: points of accuracy.
+
 
 # %%
-course.say(
-    "**How should $B$ and $A$ start?**\n\n" + "\n".join(f"- {line}" for line in future.in_words(inits))
-)
+def listed(lines):
+    return "\n".join(f"- {line}" for line in lines)
+
+
+course.say(f"**How should $B$ and $A$ start?**\n\n{listed(future.start_in_words(rows, SPLIT))}")
 if answered is not None:
-    course.say("**Which noise?**\n\n" + "\n".join(f"- {line}" for line in future.in_words(answered)))
+    course.say(f"**Which noise?**\n\n{listed(future.noise_in_words(rows, SPLIT))}")
+
+# %%
+course.say(f"Starts, verdict by verdict:\n\n{listed(future.in_words(inits))}")
+if answered is not None:
+    course.say(f"Noise, verdict by verdict:\n\n{listed(future.in_words(answered))}")
 
 # %%
 best = inits[inits["question"] != "no W at all"].sort_values("accuracy").iloc[-1]
@@ -331,7 +344,7 @@ print(f"derived {variance:.2f}, measured {measured:.2f}: the net is trained unde
 aware_error, plain_error = ..., ...
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
-first = keras.Model(dense.inputs, dense.get_layer(models.TOY_TARGETS[0]).output)
+first = keras.Model(dense.inputs[0], dense.get_layer(models.TOY_TARGETS[0]).output)
 hidden = keras.ops.convert_to_numpy(first(data.x_train[:1000]))
 seen, unseen = hidden[:500].astype("float64"), hidden[500:].astype("float64")
 M = kernels[1].astype("float64")

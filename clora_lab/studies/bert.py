@@ -1,8 +1,8 @@
 """The BERT study (slides 20 to 22): C-LoRA on attention, IMDB, and the baselines beside it.
 
 Query, key, value and output of each encoder block are compressed (`scope` "attention", as in the slides),
-or the feed-forward halves too ("encoder"); embeddings, layer norms, pooler and head stay. A run goes on
-from its last finished epoch when it is interrupted.
+or the feed-forward halves too ("encoder"), or those, the pooler and the token embedding ("model"); the other
+embeddings, layer norms and head stay. A run goes on from its last finished epoch when it is interrupted.
 """
 
 from __future__ import annotations
@@ -23,7 +23,11 @@ from clora_lab.studies.experiments import METHODS as COMMON
 from clora_lab.studies.paths import cache_dir
 from clora_lab.studies.runner import Settings, history_rows, result_rows
 
-SCOPES = {"attention": bert_models.ATTENTION, "encoder": bert_models.ENCODER}
+SCOPES = {
+    "attention": bert_models.ATTENTION,
+    "encoder": bert_models.ENCODER,
+    "model": (*bert_models.ENCODER, "pooled_dense", *bert_models.EMBEDDINGS),
+}
 # LoRA is here to compare what trains with what remains: of its net everything remains.
 METHODS = (*COMMON, "lora")
 RANKS = (16, 32, 64)
@@ -47,7 +51,7 @@ class Experiment(Settings):
             no training), "svd_finetune", "scratch" (the low-rank net from random values), "lora" (the
             pretrained net fine-tuned by pairs beside it, which then add to W: nothing is saved).
         rank: of all pairs; 0 for "dense".
-        scope: "attention" or "encoder"; "" for "dense".
+        scope: "attention", "encoder" or "model"; "" for "dense".
         seed: of the head's start values, order of the batches, dropout, and noise.
         variant: name of the recipe: a key of `RECIPES`.
         model: "bert_tiny", "bert_small" or "minilm".

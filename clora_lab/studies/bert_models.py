@@ -35,6 +35,7 @@ from clora_lab.studies.datasets import DatasetDamaged, DatasetMissing
 ATTENTION = ("*/query", "*/key", "*/value", "*/attention_output")  # what the slides compress
 FEED_FORWARD = ("*/feedforward_intermediate_dense", "*/feedforward_output_dense")
 ENCODER = (*ATTENTION, *FEED_FORWARD)
+EMBEDDINGS = ("token_embedding",)  # the large one; those of positions and segments are small
 STARTS = ("preset", "package", "pretrained_here", "random")
 VOCABULARY_SIZE = 30_522  # of bert-base-uncased, which all of these share
 VARIABLE = "CLORA_VOCABULARY"
@@ -123,18 +124,6 @@ def classifier(
     return keras_hub.models.BertTextClassifier(
         backbone, num_classes=classes, preprocessor=preprocessor, compile=False
     )
-
-
-def on_ids(task) -> keras.Model:
-    """The net inside of a Task, which takes token ids: a plain Functional model on the same layers.
-
-    A Task makes a tf.data pipeline of whatever fit() is given, so it refuses a PyDataset, such as
-    `training.Batches`. Training this model trains the Task: the weights are shared.
-
-    Args:
-        task: a classifier of KerasHub, compressed or not.
-    """
-    return keras.Model(task.input, task.output, name=f"{task.name}_on_ids")
 
 
 def backbone(model: str, vocabulary_size: int = VOCABULARY_SIZE):

@@ -287,7 +287,10 @@ def against(rows: pd.DataFrame, pairs: Sequence[tuple[str, dict, dict]], split: 
         ...     {"init": "svd", "method": "bias"})])  # doctest: +SKIP
     """
     found = values(rows, split)
-    lines = [_line(found, select(found, **second), label, **first) for label, first, second in pairs]
+    lines = []
+    for label, first, second in pairs:
+        other = select(found, **second)
+        lines.append(_line(found, other, label, **first) if len(other) else None)
     table = pd.DataFrame([{"question": "paired", **line} for line in lines if line is not None])
     if len(table):
         table["p_holm"] = np.nan
@@ -323,6 +326,62 @@ def _named(row) -> str:
     plain = tail or row.question in ("start", "slides", "no W at all", "paired")
     moved = "" if plain else f"{row.question[0].lower()}{row.question[1:]}: "
     return f"{moved}{row.setting}{tail} ({row.difference:+.2f})".replace("(-", "(−")
+
+
+def _said(line) -> str:
+    """A difference with its interval, and what the interval allows to say."""
+    if np.isnan(line.low):
+        return f"{line.difference:+.2f} points ({line.seeds} seeds: no interval)".replace("-", "−")
+    clear = "clear of 0" if line.low > 0.0 or line.high < 0.0 else "not clear of 0"
+    return f"{line.difference:+.2f} points ({line.low:+.2f} to {line.high:+.2f}, {clear})".replace("-", "−")
+
+
+def start_in_words(rows: pd.DataFrame, split: str = "test") -> list[str]:
+    """The answer to "how should the pair start?", a sentence for each part of it, with its evidence.
+
+    Args:
+        rows: result rows of the study, of one dataset.
+        split: "test" or "validation".
+    """
+    found = values(rows, split)
+    means = {init: select(found, init=init).mean() for init in INITS}
+    best = max((init for init in INITS[1:] if means[init] == means[init]), key=means.get)
+    pairs = [("best", {"init": best}, {})]
+    pairs += [(init, {"init": init}, {"init": init, "method": "bias"}) for init in INITS]
+    pairs += [(f"tuned {init}", {"init": init}, {"init": init, "method": "svd_finetune"}) for init in INITS]
+    lines = {line.setting: line for line in against(rows, pairs, split).itertuples()}
+    worth = "; ".join(f"{INIT_LABELS[init]}: {_said(lines[init])}" for init in INITS if init in lines)
+    tuned = "; ".join(
+        f"{INIT_LABELS[init].split(',')[0]}: {_said(lines[f'tuned {init}'])}"
+        for init in INITS
+        if f"tuned {init}" in lines
+    )
+    return [
+        f"The start with the highest mean, {INIT_LABELS[best]}, is {_said(lines['best'])} from the slides'.",
+        f"What the noise is worth depends on the start. {worth}.",
+        f"C-LoRA from a start less the plain fine-tuning of the same pair, without any W. {tuned}.",
+    ]
+
+
+def noise_in_words(rows: pd.DataFrame, split: str = "test") -> list[str]:
+    """The answer to "which noise?": the settings in the order of how much they move, with their evidence.
+
+    Args:
+        rows: result rows of the study, of one dataset.
+        split: "test" or "validation".
+    """
+    table = answers(rows, "noise", split)
+    lines = [f"No noise at all: {_said(table[table['setting'] == 'no noise'].iloc[0])}."]
+    own = table[table["question"] != "slides"]
+    span = own.groupby("question")["difference"].agg(lambda moved: np.ptp([0.0, *moved]))
+    for question in span.sort_values(ascending=False).index:
+        tried = own[own["question"] == question]
+        clear = tried[(tried["low"] > 0.0) | (tried["high"] < 0.0)]
+        parts = [f"{row.setting}: {_said(row)}" for row in clear.itertuples()]
+        rest = [row.setting for row in tried.itertuples() if row.Index not in clear.index]
+        parts += [f"no clear difference at {', '.join(rest)}"] if rest else []
+        lines.append(f"{question} (accuracy moves over {span[question]:.2f} points). {'; '.join(parts)}.")
+    return lines
 
 
 def starts(
