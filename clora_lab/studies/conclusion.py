@@ -640,7 +640,7 @@ def points(part: Part, split: str = "test") -> pd.DataFrame:
         values = rows[rows["metric"] == ratio].groupby(["method", "cell"])["value"].mean()
         frame[ratio] = values.reindex(frame.index)
         frame.loc[frame.index.get_level_values("method") == "dense", ratio] = 100.0
-    frame = frame.reset_index()
+    frame = frame.reset_index().dropna(subset=["mean"])  # a method need not be measured in every cell
     return frame[~frame["method"].isin(names.REFERENCES)].reset_index(drop=True)
 
 
