@@ -273,6 +273,15 @@ def test_published_leads_by_hand():
 # --- ratio and words ----------------------------------------------------------------------------
 
 
+def test_a_method_that_was_not_measured_in_every_cell_leaves_no_hole():
+    rows = bert()
+    hole = rows[~((rows["method"] == "wds") & (rows["rank"] == 32))]
+    (part,) = conclusion.parts({"bert": hole})
+    points = conclusion.points(part)
+    assert points["mean"].notna().all()
+    assert set(points.loc[points["method"] == "wds", "cell"]) == {"16"}
+
+
 def test_points_have_the_dense_net_once_at_100_percent(parts):
     points = conclusion.points(parts[0]).set_index(["method", "cell"])
     dense = points.xs("dense")
