@@ -192,6 +192,14 @@ tests.set_index("setting")[shown].round(3)
 # | shape of $d(t)$ | linear | cosine, exponential, polynomial, step |
 # | end of the decay | 0.85 | 0.25, 0.5, 1.0 |
 #
+# What the spread does to the variance of $dW + n$, in units of $\sigma^2$: $d^2 + \kappa^2 (1 - d^2)$. Only $\kappa = 1$ keeps it.
+
+# %% tags=["nbval-check-output"]
+print("   d  " + "".join(f"  kappa {kappa:<4g}" for kappa in (0, 0.5, 1, 1.5, 2)))
+for d in (1.0, 0.7, 0.5, 0.3):
+    print(f"{d:5.1f}" + "".join(f"{d**2 + k**2 * (1 - d**2):12.2f}" for k in (0, 0.5, 1, 1.5, 2)))
+
+# %% [markdown]
 # **Predict first** (먼저 예측하기): suppose that the elements of $W$ are far from normal. Will empirical noise then act differently from normal noise? Look at what the layer gets to see of it, the sum $x\,n$ over all its inputs: of $W$'s own elements, and of two laws that no one would call normal.
 
 # %%
@@ -314,7 +322,8 @@ wrapped = cl.compress(model, 3, method="wds", schedule=cl.LinearDecay(10), init=
 x = np.random.default_rng(0).normal(size=(5, 20)).astype("float32")
 M = keras.ops.convert_to_numpy(model.layers[0].kernel)
 down, up = factors.truncated_svd(M, 3)
-copied = keras.ops.convert_to_numpy(wrapped.layers[0](x))
+first_layer = wrapped.layers[0]
+copied = keras.ops.convert_to_numpy(first_layer(x))
 expected = x @ (M + down @ up)
 assert np.allclose(copied, expected, atol=1e-4)
 print("largest difference:", f"{np.abs(copied - expected).max():.1e}")
