@@ -250,7 +250,7 @@ def fit(model: keras.Model, experiment: Experiment, data: dict) -> tuple[list[di
         model,
         experiment,
         len(batches) * experiment.epochs,
-        # As for VGG16; benchmarks/bert_step.py has yet to measure what XLA does at these shapes.
+        # XLA compiles for minutes at these shapes (benchmarks/bert_step.py), as long as a whole run takes.
         jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
     )
     views = ("trained", "compressed") if wrapped else ("trained",)
