@@ -139,14 +139,8 @@ class Experiment(Settings):
         """The experiment that trains the dense net from which this one starts."""
         shared = ("dataset", "seed", "variant", "model", "start", "sequence", "fraction", "dense_epochs")
         shared += ("patience", "batch_size", "dense_learning_rate", "lr_schedule", "study")
-        fields = {name: getattr(self, name) for name in shared}
-        return Experiment(
-            method="dense",
-            scope="",
-            epochs=self.dense_epochs,
-            learning_rate=self.dense_learning_rate,
-            **fields,
-        )
+        recipe = {"epochs": self.dense_epochs, "learning_rate": self.dense_learning_rate}
+        return self.with_only(shared, method="dense", scope="", **recipe)
 
     def run(self) -> tuple[list[dict], list[dict]]:
         """As the function `run`."""

@@ -52,6 +52,10 @@ class Settings:
         """The decay schedule over `total_steps` steps."""
         return schedules.get(self.schedule, total_steps, begin=self.begin, end=self.end, floor=self.floor)
 
+    def with_only(self, names: Sequence[str], **own):
+        """A run of the same study that shares these fields; the others are `own`, or the defaults."""
+        return type(self)(**{name: getattr(self, name) for name in names}, **own)
+
     @property
     def config(self) -> str:
         """The run's name in the results: see `config_hash`."""

@@ -152,14 +152,8 @@ class Experiment(Settings):
         """The experiment that trains the dense net from which this one starts."""
         shared = ("dataset", "seed", "variant", "part", "model", "start", "dense_epochs", "batch_size")
         shared += ("dense_learning_rate", "lr_schedule", "augment", "precision", "study")
-        fields = {name: getattr(self, name) for name in shared}
-        return Experiment(
-            method="dense",
-            factorization="",
-            epochs=self.dense_epochs,
-            learning_rate=self.dense_learning_rate,
-            **fields,
-        )
+        recipe = {"epochs": self.dense_epochs, "learning_rate": self.dense_learning_rate}
+        return self.with_only(shared, method="dense", factorization="", **recipe)
 
     def run(self) -> tuple[list[dict], list[dict]]:
         """As the function `run`."""
