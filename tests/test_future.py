@@ -213,5 +213,11 @@ def test_a_recorded_run_comes_out_again(change):
     assert len(mine), "the run is not recorded"
     found, _ = own.run()
     values = {(row["split"], row["view"]): row["value"] for row in found if row["metric"] == "accuracy"}
-    for row in mine.itertuples():  # 300 images; other processors round otherwise
-        assert values[(row.split, row.view)] == pytest.approx(row.value, abs=0.05)
+    # 300 images, and a thousand steps that magnify rounding: other instructions of the processor alone moved
+    # these nets by 3 points. Noise to the end, or no training, moves them by more than 10.
+    for row in mine.itertuples():
+        assert values[(row.split, row.view)] == pytest.approx(row.value, abs=0.10)
+    exact = recorded[(recorded["config"] == own.config) & (recorded["split"] == "model")]
+    sizes = {row["metric"]: row["value"] for row in found if row["split"] == "model"}
+    for row in exact[exact["metric"] != "seconds"].itertuples():
+        assert sizes[row.metric] == pytest.approx(row.value)
