@@ -242,13 +242,21 @@ def answers(rows: pd.DataFrame, question: str, split: str = "test") -> pd.DataFr
         for settings in combinations():
             label = ", ".join(f"{name.removeprefix('noise_')} {value}" for name, value in settings.items())
             lines.append(("surface", _line(found, reference, label, **settings)))
-    table = pd.DataFrame([{"question": name, **line} for name, line in lines if line is not None])
+    table = _corrected([{"question": name, **line} for name, line in lines if line is not None])
     if table.empty:
         raise MissingResults(f"`rows` hold nothing for the question {question!r}.")
-    compared = table["p"].notna()
-    table["p_holm"] = np.nan
-    if compared.any():
-        table.loc[compared, "p_holm"] = conclusion.holm(table.loc[compared, "p"])
+    return table
+
+
+def _corrected(lines: list[dict]) -> pd.DataFrame:
+    """Lines as a table, with the p of all that were compared corrected by Holm's method."""
+    table = pd.DataFrame(lines)
+    if len(table):
+        compared = table["p"].notna()
+        table["p_holm"] = np.nan
+        table.loc[compared, "p_holm"] = (
+            conclusion.holm(table.loc[compared, "p"]) if compared.any() else np.nan
+        )
     return table
 
 
@@ -260,15 +268,14 @@ def surface(rows: pd.DataFrame, split: str = "test") -> pd.DataFrame:
         split: "test" or "validation".
 
     Returns:
-        A row a combination: noise_spread, noise_gate, end, seeds, accuracy, sd (percent, points).
+        A row a combination: noise_spread, noise_gate, end, seeds, accuracy, sd, difference (from the slides'
+        recipe, paired by seed), low, high (its 95% interval), in percent or points.
     """
     found = values(rows, split)
-    lines = []
-    for settings in combinations():
-        own = select(found, **settings)
-        if len(own):
-            lines.append({**settings, "seeds": len(own), "accuracy": own.mean(), "sd": own.std()})
-    return pd.DataFrame(lines, columns=[*SURFACE, "seeds", "accuracy", "sd"])
+    reference = select(found)
+    lines = [(settings, _line(found, reference, "", **settings)) for settings in combinations()]
+    columns = [*SURFACE, "seeds", "accuracy", "sd", "difference", "low", "high"]
+    return pd.DataFrame([{**settings, **line} for settings, line in lines if line], columns=columns)
 
 
 def against(rows: pd.DataFrame, pairs: Sequence[tuple[str, dict, dict]], split: str = "test") -> pd.DataFrame:
@@ -291,12 +298,7 @@ def against(rows: pd.DataFrame, pairs: Sequence[tuple[str, dict, dict]], split: 
     for label, first, second in pairs:
         other = select(found, **second)
         lines.append(_line(found, other, label, **first) if len(other) else None)
-    table = pd.DataFrame([{"question": "paired", **line} for line in lines if line is not None])
-    if len(table):
-        table["p_holm"] = np.nan
-        compared = table["p"].notna()
-        table.loc[compared, "p_holm"] = conclusion.holm(table.loc[compared, "p"])
-    return table
+    return _corrected([{"question": "paired", **line} for line in lines if line is not None])
 
 
 def in_words(table: pd.DataFrame) -> list[str]:

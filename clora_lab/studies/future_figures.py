@@ -9,12 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from clora_lab.studies import future
+from clora_lab.studies import conclusion, future
 from clora_lab.studies.figure_base import FAINT, INK, MissingResults, _require, new_figure, set_title, styled
 
 FAR = 8.0  # points from the slides' recipe: what lies further off stands at the edge, with its value
 COLORS = {"better": "#0173b2", "worse": "#c0392b", "not told apart": FAINT}
-REFERENCE = {"noise_spread": 1.0, "noise_gate": 0.3, "end": 0.85}
+REFERENCE = {name: future.DEFAULTS[name] for name in future.SURFACE}
 
 
 def verdict(row: pd.Series) -> str:
@@ -24,7 +24,7 @@ def verdict(row: pd.Series) -> str:
         >>> verdict(pd.Series({"difference": 1.2, "p_holm": 0.01}))
         'better'
     """
-    if not row["p_holm"] < 0.05:
+    if not row["p_holm"] < conclusion.LEVEL:
         return "not told apart"
     return "better" if row["difference"] > 0 else "worse"
 

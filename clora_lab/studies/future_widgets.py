@@ -13,7 +13,7 @@ import ipywidgets
 import pandas as pd
 from matplotlib.figure import Figure
 
-from clora_lab.studies import conclusion, future, future_figures, widgets
+from clora_lab.studies import future, future_figures, widgets
 from clora_lab.studies.figure_base import FAINT, MissingResults
 from clora_lab.studies.figures import METHOD_STYLES
 from clora_lab.studies.widgets import Explorer, Reading
@@ -25,7 +25,7 @@ SHOWN = {
     "sd": "sd over the seeds (points)",
 }
 SPLITS = ("test", "validation")
-START = {"noise_spread": 1.0, "noise_gate": 0.3, "end": 0.85, "shown": "accuracy", "split": "test"}
+START = {**future_figures.REFERENCE, "shown": "accuracy", "split": "test"}
 CHOSEN = "#d55e00"
 
 
@@ -100,19 +100,12 @@ def _interval(line: pd.Series) -> str:
 def _parts(rows: pd.DataFrame) -> dict:
     found = {split: future.values(rows, split) for split in SPLITS}
     surfaces = {split: future.surface(rows, split) for split in SPLITS}
-    for split, table in surfaces.items():
+    for table in surfaces.values():
         if len(table) < 2:
             raise MissingResults(
                 "`rows` must hold the question 'surface'. Run: python -m clora_lab reproduce future "
                 "--dataset digits --questions surface"
             )
-        reference = future.select(found[split])
-        lines = []
-        for settings in table[list(future.SURFACE)].to_dict("records"):
-            difference = (future.select(found[split], **settings) - reference).dropna()
-            low, high = conclusion.interval(difference)
-            lines.append({"difference": difference.mean(), "low": low, "high": high})
-        surfaces[split] = pd.concat([table, pd.DataFrame(lines)], axis=1)
     return {"surfaces": surfaces, "found": found}
 
 

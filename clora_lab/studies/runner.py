@@ -48,6 +48,8 @@ class Run(Protocol):
 class Settings:
     """What the frozen dataclasses of the studies share: the decay of their fields, and their name."""
 
+    noise_law = None  # the slides'; no field, and the toy study's has a choice
+
     def decay(self, total_steps: int) -> schedules.Schedule:
         """The decay schedule over `total_steps` steps."""
         return schedules.get(self.schedule, total_steps, begin=self.begin, end=self.end, floor=self.floor)

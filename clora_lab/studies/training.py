@@ -339,8 +339,8 @@ def build_net(
     slides, except in "scratch", where nothing of the dense net is used and everything trains.
 
     Args:
-        experiment: with the fields method, seed, init, alpha, noise_gate, `decay(total_steps)`, and perhaps
-            noise_law.
+        experiment: with the fields method, seed, init, alpha, noise_gate, noise_law, and
+            `decay(total_steps)`.
         dense: the trained original; it is not changed. It is what "dense" returns.
         fresh: makes an untrained original, for "scratch".
         total_steps: of the training to come.
@@ -361,7 +361,7 @@ def build_net(
                 init=experiment.init,
                 alpha=experiment.alpha,
                 noise_gate=experiment.noise_gate,
-                noise_law=getattr(experiment, "noise_law", None),
+                noise_law=experiment.noise_law,
                 **arguments,
             )
         if experiment.method == "scratch":
