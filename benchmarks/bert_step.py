@@ -1,4 +1,5 @@
-r"""Training step of BERT-Tiny and MiniLM: XLA or not, fixed length or bucketed by length, wrapped or dense.
+r"""Training step of BERT-Tiny and MiniLM: XLA or not, fixed length or bucketed by length, wrapped or dense;
+and the evaluation of a batch, operation by operation or traced.
 
 Rounds of all candidates are interleaved, so that a slow moment of the machine hits all of them; a table shows
 the median over rounds and the ratio to the first candidate of the same round (median). The lengths of the
@@ -25,7 +26,7 @@ import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 
 import clora_lab as cl  # noqa: E402
-from clora_lab.studies import bert_models, tables, text  # noqa: E402
+from clora_lab.studies import bert_models, tables, text, training  # noqa: E402
 from clora_lab.studies.datasets import DatasetError  # noqa: E402
 
 WORDS = 2_000  # size of the vocabulary: the embedding is a look-up, its size costs only the optimiser
@@ -120,6 +121,37 @@ def measure(model, limit, rounds, steps, lengths, xla):
     return pd.DataFrame(rows[1:])  # the first round compiles
 
 
+def measure_evaluation(model, limit, rounds, steps, lengths):
+    """Milliseconds a batch without gradients: a data frame with a row a round and a column a candidate."""
+    task, _ = net(model, limit, False, False)
+    given = batches(lengths, limit, steps, False, np.random.default_rng(0))
+    x = {name: np.concatenate([inputs[name] for inputs, _ in given]) for name in given[0][0]}
+    y = np.concatenate([labels for _, labels in given])
+    rows = []
+    for _ in range(rounds + 1):
+        row = {}
+        for name, traced in {"dense": False, "dense, traced": True}.items():
+            begin = time.perf_counter()
+            training.evaluate(task, x, y, batch=BATCH, traced=traced)
+            row[name] = 1e3 * (time.perf_counter() - begin) / steps
+        rows.append(row)
+    return pd.DataFrame(rows[1:])  # the first round traces
+
+
+def compared(frame):
+    """Medians over the rounds, and the ratios to the first column."""
+    ratio = frame.div(frame["dense"], axis=0)
+    return pd.DataFrame(
+        {
+            "step": frame.columns,
+            "ms": [statistics.median(frame[name]) for name in frame],
+            "ratio to dense": [statistics.median(ratio[name]) for name in frame],
+            "min": [ratio[name].min() for name in frame],
+            "max": [ratio[name].max() for name in frame],
+        }
+    )
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--models", nargs="+", default=["bert_tiny", "minilm"], choices=bert_models.SHAPES)
@@ -135,20 +167,12 @@ def main():
     )
     for model in arguments.models:
         for limit in arguments.lengths:
-            frame = measure(model, limit, arguments.rounds, arguments.steps, lengths, arguments.xla)
-            ratio = frame.div(frame["dense"], axis=0)
-            table = pd.DataFrame(
-                {
-                    "step": frame.columns,
-                    "ms": [statistics.median(frame[name]) for name in frame],
-                    "ratio to dense": [statistics.median(ratio[name]) for name in frame],
-                    "min": [ratio[name].min() for name in frame],
-                    "max": [ratio[name].max() for name in frame],
-                }
-            )
             backend = keras.backend.backend()
             title = f"{model}, batch {BATCH}, up to {limit} tokens, {backend}, one thread"
-            tables.show(table, f"{title}, {arguments.rounds} rounds of {arguments.steps} steps")
+            title += f", {arguments.rounds} rounds of {arguments.steps}"
+            given = (model, limit, arguments.rounds, arguments.steps, lengths)
+            tables.show(compared(measure(*given, arguments.xla)), f"{title} training steps")
+            tables.show(compared(measure_evaluation(*given)), f"{title} evaluated batches")
             sys.stdout.flush()  # minutes pass between the tables
 
 

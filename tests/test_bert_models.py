@@ -345,6 +345,56 @@ def test_frequent_rows_are_the_embeddings_own(tiny_shape):
     assert model.count_params() == net.count_params() + head  # the embedding counts once
 
 
+def test_cooccurrence_is_the_svd_of_the_positive_mutual_information():
+    """Counted pair by pair, and decomposed by NumPy; 0 is a special token, 7 occurs nowhere."""
+    ids, size, width, window = np.random.default_rng(0).integers(0, 7, (6, 9)), 8, 3, 2
+    counts = np.zeros((size, size))
+    for row in ids:
+        for i, a in enumerate(row):
+            for j, b in enumerate(row):
+                if 0 < abs(i - j) <= window and a and b:
+                    counts[a, b] += 1.0 / abs(i - j)
+    p = counts / counts.sum()
+    context = p.sum(0) ** 0.75 / (p.sum(0) ** 0.75).sum()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ppmi = np.nan_to_num(np.maximum(np.log(p / p.sum(1)[:, None] / context), 0.0), neginf=0.0)
+    u, s, _ = np.linalg.svd(ppmi)
+    vectors = bert_models.cooccurrence(ids, size, width, skip=[0], window=window)
+    assert vectors.shape == (size, width) and not vectors[[0, 7]].any()
+    # The sign of each column is nobody's: compare what does not depend on it.
+    expected = (u[:, :width] * s[:width]) @ u[:, :width].T
+    np.testing.assert_allclose(vectors @ vectors.T, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("width", [0, 5])
+def test_cooccurrence_needs_a_width_below_the_vocabulary(width):
+    with pytest.raises(ValueError, match="`width` must be at least 1 and below `size`, 5"):
+        bert_models.cooccurrence(np.zeros((1, 4), int), 5, width)
+
+
+def test_the_start_values_of_the_pretraining(tiny_shape):
+    ids = gaps()[0].ids
+    tokenizer = bert_models.tokenizer_of(VOCABULARY)
+    net = bert_models.backbone("bert_tiny", len(VOCABULARY), dropout=0.0)
+    before = {weight.path: np.array(weight) for weight in net.weights}
+    settings = dataclasses.replace(SETTINGS, spread=0.1, gain=2.0)
+    bert_models._set_start(net, ids, tokenizer, settings)
+    after = {weight.path: np.array(weight) for weight in net.weights}
+    tokens = after["token_embedding/embeddings"]
+    seen = np.setdiff1d(np.unique(ids), tokenizer.special_token_ids)
+    assert np.sqrt(np.mean(tokens[seen] ** 2)) == pytest.approx(0.1, rel=1e-4)
+    unseen = np.setdiff1d(np.arange(len(VOCABULARY)), seen)
+    np.testing.assert_array_equal(tokens[unseen], before["token_embedding/embeddings"][unseen])
+    positions = after["position_embedding/embeddings"]
+    np.testing.assert_allclose(np.mean(positions**2, axis=1), 0.01, rtol=1e-5)
+    # of sinusoids the product of two depends on their distance alone
+    np.testing.assert_allclose(positions[3] @ positions[5], positions[103] @ positions[105], rtol=1e-4)
+    key = "transformer_layer_1/self_attention_layer/key/kernel"
+    np.testing.assert_allclose(after[key], 2.0 * before[key])
+    same = [path for path in after if not path.endswith("kernel") and "embedding/" not in path]
+    assert same and all(np.array_equal(after[path], before[path]) for path in same)
+
+
 def test_pretraining_learns_and_is_a_start(tiny_shape):
     reviews = text.load("synthetic")
     settings = dataclasses.replace(SETTINGS, epochs=6)
@@ -356,6 +406,7 @@ def test_pretraining_learns_and_is_a_start(tiny_shape):
     alone = -np.sum(shares * np.log(shares))  # nats, of who knows how frequent the words are and nothing else
     assert history[0]["val_loss"] > alone > history[-1]["val_loss"] + 0.05
     model = bert_models.classifier("bert_tiny", "pretrained_here", length=12)
+    assert model.backbone.dropout == 0.1  # as in the other starts: the pretraining alone does without
     random = bert_models.classifier("bert_tiny", "random", length=12, vocabulary=VOCABULARY)
     ids = model.preprocessor(TEXTS)
     assert np.abs(np.asarray(model(ids)) - np.asarray(random(ids))).max() > 1e-3

@@ -110,6 +110,38 @@ def test_batches_cover_all_and_follow_from_seed_and_epoch():
     np.testing.assert_array_equal(x["b"], -y)
 
 
+@pytest.mark.parametrize("view", ["trained", "compressed", "original"])
+def test_a_traced_evaluation_sees_each_view_as_it_is(view):
+    """A traced step must not keep the decay that it was traced with; the last batch is a smaller one."""
+    model = net()
+    x, y = nets.data(50, 12), np.arange(50) % 3
+    how = {"batch": 16, "traced": True}
+    training.evaluate(model, x, y, **how)  # traces at d = 1
+    for layer in cl.clora_layers(model):
+        layer.decay.assign(0.4)
+        layer.bias.assign(keras.ops.ones(layer.bias.shape))
+    with cl.view(model, view):
+        found = training.evaluate(model, x, y, **how)
+        assert found == pytest.approx(training.evaluate(model, x, y, batch=50), rel=1e-5)
+    with cl.view(model, "trained"):
+        assert (found == pytest.approx(training.evaluate(model, x, y, **how), rel=1e-5)) == (view == "trained")
+
+
+def test_a_traced_evaluation_prepares_inputs_and_follows_the_training():
+    x, y = nets.data(40, 12), np.arange(40) % 3
+    how = {"prepare": lambda part: part - 1.0, "batch": 16}
+    seen = []
+
+    class Look(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            logs["traced"] = training.evaluate(self.model, x, y, traced=True, **how)["loss"]
+            seen.append(training.evaluate(self.model, x, y, **how)["loss"])
+
+    model = net()
+    logs = model.fit(x, y, epochs=3, batch_size=8, verbose=0, callbacks=[cl.DecayCallback(), Look()]).history
+    assert logs["traced"] == pytest.approx(seen, rel=1e-4) and len(set(seen)) == 3
+
+
 class Given(keras.callbacks.Callback):
     """A validation accuracy that was made up, so that the best epoch is known."""
 

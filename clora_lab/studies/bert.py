@@ -33,11 +33,13 @@ METHODS = (*COMMON, "lora")
 RANKS = (16, 32, 64)
 STARTS = {"bert_tiny": "pretrained_here", "bert_small": "preset", "minilm": "package"}
 SEQUENCES = {"bert_tiny": 128, "bert_small": 256, "minilm": 128}
-EVAL_BATCH = 100
+EVALUATION = {"batch": 100, "traced": True}
+CALIBRATION = 256  # training texts that an activation-aware start looks at
 # What the recipes change. "short" makes up for few steps by larger ones, for a processor without a GPU.
 RECIPES: dict[str, dict] = {
     "slides": {},
     "short": {"learning_rate": 5e-4, "dense_learning_rate": 2e-4},
+    "recipe": {},
 }
 
 
@@ -192,10 +194,13 @@ def grid(
                         if method == "dense":
                             continue
                         fields = {"rank": rank, "scope": scope, "variant": variant, "seed": seed}
-                        if method.startswith("svd") or method == "scratch":
-                            fields["init"] = "scratch" if method == "scratch" else "svd"
-                        if method == "lora":
-                            fields["schedule"] = "constant"
+                        if method == "scratch":
+                            fields["init"] = "scratch"
+                        elif method.startswith("svd"):
+                            aware = recipe.get("init") == "activations"
+                            fields["init"] = "activations" if aware else "svd"
+                        elif method == "lora":
+                            fields |= {"schedule": "constant", "init": "lora"}
                         found.append(Experiment(dataset, method, **{**recipe, **fields}))
     found = [*(experiment.dense for experiment in found), *found]
     return list(dict.fromkeys(found))
@@ -250,7 +255,7 @@ def fit(model: keras.Model, experiment: Experiment, data: dict) -> tuple[list[di
     views = ("trained", "compressed") if wrapped else ("trained",)
     if experiment.method == "wds":  # slide 12 shows the decaying path on its own
         views += ("original",)
-    callbacks = [training.PathViews(*data["val"], views, batch=EVAL_BATCH)]
+    callbacks = [training.PathViews(*data["val"], views, **EVALUATION)]
     if cl.clora_layers(model):
         callbacks.insert(0, cl.DecayCallback())
     return training.fit(
@@ -338,6 +343,8 @@ def run(experiment: Experiment) -> tuple[list[dict], list[dict]]:
             )
             model.get_layer("logits").trainable = True  # the head is new
         else:
+            if experiment.init == "activations":
+                arguments["calibration"] = training.take(data["train"][0], slice(0, CALIBRATION))
             model = training.build_net(
                 experiment, dense, lambda: pretrained(experiment, "random")[0], total, **arguments
             )
@@ -353,7 +360,7 @@ def run(experiment: Experiment) -> tuple[list[dict], list[dict]]:
     if experiment.method == "lora":
         values = _of_lora(model, dense, splits)
     else:
-        values = training.measured(model, small, splits, batch=EVAL_BATCH)
+        values = training.measured(model, small, splits, **EVALUATION)
         values += training.sizes(experiment, dense, small, conventions(experiment.model))
     values.append(("model", "-", "trainable_parameters", float(trainable)))
     values.append(("model", "-", "seconds", seconds))
@@ -366,7 +373,7 @@ def _of_lora(model: keras.Model, dense: keras.Model, splits: dict) -> list[tuple
     """As `training.measured` and `training.sizes`: its pairs add to W in the end, so all of W remains."""
     values = []
     for split, (x, y) in splits.items():
-        result = training.evaluate(model, x, y, batch=EVAL_BATCH)
+        result = training.evaluate(model, x, y, **EVALUATION)
         values += [(split, "trained", name, result[name]) for name in ("accuracy", "loss")]
     values.append(("model", "-", "parameters", float(dense.count_params())))
     return values + [

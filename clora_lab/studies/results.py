@@ -42,6 +42,7 @@ EXTRA_COLUMNS = {
               "dense_epochs", "train_size", "test_size"),
     "bert": ("scope", "start", "sequence", "dense_epochs", "train_size", "test_size"),
 }  # fmt: skip
+EXTRA_COLUMNS["bert_search"] = EXTRA_COLUMNS["bert"]
 INTEGERS = frozenset(
     {"rank", "seed", "epochs", "batch_size", "epoch", "step", "dense_rank", "dense_epochs", "sequence"}
     | {"train_size", "test_size"}

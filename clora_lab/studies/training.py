@@ -242,7 +242,14 @@ def forget(folder: str | os.PathLike) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def evaluate(model: keras.Model, x, y, prepare: Callable | None = None, batch: int = 2000) -> dict:
+def evaluate(
+    model: keras.Model,
+    x,
+    y,
+    prepare: Callable | None = None,
+    batch: int = 2000,
+    traced: bool = False,
+) -> dict:
     """Mean cross-entropy and accuracy of a net with logits; it need not be compiled.
 
     Args:
@@ -251,15 +258,21 @@ def evaluate(model: keras.Model, x, y, prepare: Callable | None = None, batch: i
         y: labels, integers of shape (n,).
         prepare: what makes of a batch of `x` what the net sees, or None.
         batch: so many examples at a time.
+        traced: run Keras' prediction step instead of single operations. Tracing costs seconds, once a
+            model; after that a net of many small operations is three times as fast (benchmarks/bert_step.py).
 
     Returns:
         {"loss": in nats, "accuracy": a fraction}.
     """
+    if traced and not model.compiled and keras.backend.backend() == "tensorflow":
+        model.jit_compile = False  # for a few batches XLA would compile longer than it runs
     logits = []
     for first in range(0, len(y), batch):
         part = take(x, slice(first, first + batch))
         part = part if prepare is None else prepare(part)
-        logits.append(keras.ops.convert_to_numpy(keras.ops.cast(model(part, training=False), "float32")))
+        # Not model.predict: that of a KerasHub Task would take the ids for raw text.
+        output = keras.Model.predict_on_batch(model, part) if traced else model(part, training=False)
+        logits.append(keras.ops.convert_to_numpy(keras.ops.cast(output, "float32")))
     logits = np.concatenate(logits).astype("float64")
     loss = np.mean(scipy.special.logsumexp(logits, axis=1) - logits[np.arange(len(y)), y])
     return {"loss": float(loss), "accuracy": float(np.mean(np.argmax(logits, axis=1) == y))}
@@ -271,7 +284,7 @@ class PathViews(keras.callbacks.Callback):
     Args:
         x, y: the validation images and labels.
         views: of `clora_lab.surgery.VIEWS`.
-        **how: `prepare` and `batch` of `evaluate`.
+        **how: further arguments of `evaluate`.
     """
 
     def __init__(self, x, y, views=("trained",), **how):
@@ -385,7 +398,7 @@ def measured(model: keras.Model, small: keras.Model, splits: dict, **how) -> lis
         model: what was trained.
         small: what is left in the end.
         splits: name -> (x, y).
-        **how: `prepare` and `batch` of `evaluate`.
+        **how: further arguments of `evaluate`.
 
     Returns:
         Tuples (split, view, metric, value) for `runner.result_rows`.
