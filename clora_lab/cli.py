@@ -363,7 +363,7 @@ def pretrain_bert_tiny(
     threads: Annotated[int, typer.Option(help="Cores to use.", min=1)] = 1,
     out: Annotated[Path | None, typer.Option(help="Folder for the weights; by default the cache's.")] = None,
 ):
-    """BERT-Tiny's shape, pretrained on the training texts by filling gaps: about a quarter of an hour on a core.
+    """BERT-Tiny's shape, pretrained on the training texts by filling gaps: a quarter of an hour on a core.
 
     Killed at any moment and run again, it goes on from the last finished epoch.
 

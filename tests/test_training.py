@@ -124,7 +124,8 @@ def test_a_traced_evaluation_sees_each_view_as_it_is(view):
         found = training.evaluate(model, x, y, **how)
         assert found == pytest.approx(training.evaluate(model, x, y, batch=50), rel=1e-5)
     with cl.view(model, "trained"):
-        assert (found == pytest.approx(training.evaluate(model, x, y, **how), rel=1e-5)) == (view == "trained")
+        trained = training.evaluate(model, x, y, **how)
+    assert (found == pytest.approx(trained, rel=1e-5)) == (view == "trained")
 
 
 def test_a_traced_evaluation_prepares_inputs_and_follows_the_training():

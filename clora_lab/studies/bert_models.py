@@ -219,8 +219,8 @@ def _start(model, start, vocabulary):
         start = pretrained_dir()
         if not (start / "config.json").is_file():
             raise DatasetMissing(
-                f"BERT-Tiny has not been pretrained here: {start} is empty. Do it once, in about a quarter of "
-                "an hour: python -m clora_lab pretrain bert-tiny. Or take another start: "
+                f"BERT-Tiny has not been pretrained here: {start} is empty. Do it once, in about a quarter "
+                "of an hour: python -m clora_lab pretrain bert-tiny. Or take another start: "
                 "random, preset, or a folder."
             )
     return _from_folder(model, Path(start).expanduser())
