@@ -318,7 +318,7 @@ table[table["measured_mean"].notna()].set_index(["rank", "method"])[list(short)]
 
 # %% [markdown]
 # **What is the same as in the slides**: the shape of the net, the wrapped layers, begin and end of the decay (5% and 85% of the steps), the four methods, $\alpha$. **What is not** is in the line of conditions: above all where the weights start from. The
-# slides' BERT-Tiny was pretrained on Wikipedia and books; one "pretrained here" has filled gaps in the training reviews and nothing else.
+# slides' BERT-Tiny was pretrained on Wikipedia and books; one "pretrained here" has read the training reviews and nothing else: its word vectors start from counts of neighbours, and then it fills gaps (`bert_models.pretrain`).
 #
 # How much of an order of methods is chance? An accuracy $p$ on $N$ reviews has the standard error $\sqrt{p(1-p)/N}$; two that differ by less than $1.96 \sqrt 2$ of it are not told apart (seeds not counted):
 

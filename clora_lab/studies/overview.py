@@ -12,7 +12,7 @@ from clora_lab.studies import bert_models, cifar, models, names, published, tabl
 # What makes rows comparable: one table each. The last one is no property of the dense net.
 PARTS = {
     "vgg16": ("dataset", "model", "start", "train_size", "variant", "factorization"),
-    "bert": ("dataset", "model", "start", "fraction", "variant", "scope"),
+    "bert": ("dataset", "model", "start", "sequence", "fraction", "variant", "scope"),
 }
 STUDIES = tuple(PARTS)
 NETS = {"vgg16": "VGG16", "small_vgg": "a small VGG (stands in for VGG16)"}
@@ -46,7 +46,7 @@ def _title(part: pd.DataFrame, study: str, kind: str) -> str:
         data, things = cifar.TITLES[first["dataset"]], "images"
     else:
         net = bert_models.title(first["model"], first["start"])
-        data, things = text.TITLES[first["dataset"]], "texts"
+        data, things = text.TITLES[first["dataset"]], f"texts of {first['sequence']} tokens"
     trained = part.loc[part["epochs"] > 0, "epochs"]
     epochs = f"{trained.max()} epochs from a dense net of {first['dense_epochs']}"
     return f"{net} on {data} ({sizes} {things}), recipe '{first['variant']}' ({epochs}), {kind}"
