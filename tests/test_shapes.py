@@ -55,7 +55,7 @@ def test_a_pair_costs_what_the_rule_of_its_layer_says(factorization):
 
 def test_a_pair_refuses():
     pool = shapes.VGG16[2]
-    with pytest.raises(ValueError, match="'block1_pool' must be Dense, EinsumDense or Conv2D"):
+    with pytest.raises(ValueError, match="'block1_pool' must be Dense, EinsumDense, Conv2D or Embedding"):
         pool.pair(4)
     with pytest.raises(ValueError, match="`rank` must be an integer of at least 1"):
         shapes.TOY[0].pair(0)

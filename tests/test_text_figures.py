@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import clora_lab as cl
-from clora_lab.studies import bert_models, figures, published, shapes, text, text_figures
+from clora_lab.studies import bert, bert_models, figures, published, shapes, text, text_figures
 from clora_lab.studies.results import columns
 
 keras_hub = pytest.importorskip("keras_hub")
@@ -99,12 +99,15 @@ def test_parts_are_those_of_the_real_shape(model):
     assert text_figures.parts(model, 16, "encoder")["feed-forward"] < counts["feed-forward"]
 
 
-def test_parts_agree_with_surgery_on_a_real_backbone():
+@pytest.mark.parametrize("scope", bert.SCOPES)
+@pytest.mark.parametrize("method", ["bias", "wds"])
+def test_parts_agree_with_surgery_on_a_real_backbone(scope, method):
     whole = bert_models.backbone("bert_tiny", vocabulary_size=50)
-    small = cl.compress(whole, 16, "bias", cl.LinearDecay(1), targets=bert_models.ATTENTION)
+    small = cl.compress(whole, 16, method, cl.LinearDecay(1), targets=bert.SCOPES[scope])
     left = cl.finalize(small, force=True).count_params()
-    expected = text_figures.parts("bert_tiny", 16)
-    assert left == expected.sum() - (30_522 - 50) * 128
+    expected = text_figures.parts("bert_tiny", 16, scope, bias=method == "bias")
+    missing = (30_522 - 50) * (16 if scope == "model" else 128)  # rows of the table, or of its pair
+    assert left == expected.sum() - missing
 
 
 def test_rank_64_saves_nothing_in_the_attention_of_bert_tiny():
@@ -116,6 +119,8 @@ def test_picture_of_the_parts():
     assert "97.8% are left" in figures.alt_text(text_figures.where_parameters(16))
     fig = text_figures.where_parameters(32, "encoder")
     assert "feed-forward at rank 32" in " ".join(fig.get_suptitle().split())
+    fig = text_figures.where_parameters(16, "model")
+    assert "BERT-Tiny of 4,385,920" in figures.alt_text(fig) and "14.5% are left" in figures.alt_text(fig)
     with pytest.raises(ValueError, match="`scope` must be one of"):
         text_figures.where_parameters(16, "pooler")
 
@@ -305,10 +310,15 @@ def test_the_best_of_a_line_is_bold_unless_it_is_alone(rows):
     assert not any(text.startswith("8") for text in bold(alone))
 
 
-def test_encoder_scope_has_no_published_table(rows):
-    wide = rows.assign(scope=rows["scope"].where(rows["scope"] == "", "encoder"))
+@pytest.mark.parametrize("scope", ["encoder", "model"])
+def test_wider_scopes_have_no_published_table(rows, scope):
+    wide = rows.assign(scope=rows["scope"].where(rows["scope"] == "", scope))
     assert not text_figures.comparable(wide)
-    assert "feed-forward" in text_figures.conditions(wide)
+    for said in (
+        text_figures.conditions(wide),
+        text_figures.comparison_table(wide).alt_text,
+    ):
+        assert text_figures.SCOPES[scope] in said
 
 
 def test_conditions_are_read_from_the_rows(rows):

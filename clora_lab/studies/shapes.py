@@ -6,6 +6,7 @@ No network is built. A pair of rank r beside a kernel with the matrix shape (inp
 | layer | inputs, outputs | inner |
 |---|---|---|
 | Dense, EinsumDense | contracted, produced axes | r |
+| Embedding | ids, width | r |
 | Conv2D, "loralib" (the slides) | k·Cin, k·Cout | k·r |
 | Conv2D, "pair" | k·k·Cin, Cout | r |
 
@@ -68,9 +69,9 @@ class Layer:
             if factorization == "loralib":
                 return size * rank * size * (channels + filters)
             return rank * (size * size * channels + filters)
-        if self.kind not in ("Dense", "EinsumDense"):
+        if self.kind not in ("Dense", "EinsumDense", "Embedding"):
             raise ValueError(
-                f"Layer {self.name!r} must be Dense, EinsumDense or Conv2D. Received: {self.kind}."
+                f"Layer {self.name!r} must be Dense, EinsumDense, Conv2D or Embedding. Received: {self.kind}."
             )
         inputs, outputs = self.kernel[: self.contracted], self.kernel[self.contracted :]
         return rank * (math.prod(inputs) + math.prod(outputs))
@@ -225,7 +226,12 @@ class Bert:
     @property
     def parameters(self) -> int:
         """All parameters of the backbone, pooler included, classifier excluded."""
-        return total((*self.embeddings, *self.encoder, _dense("pooled_dense", self.hidden, self.hidden)))
+        return total((*self.embeddings, *self.encoder, self.pooler))
+
+    @property
+    def pooler(self) -> Layer:
+        """What reads the first token."""
+        return _dense("pooled_dense", self.hidden, self.hidden)
 
     def _norm(self, name: str) -> Layer:
         return Layer(name, "LayerNormalization", bias=2 * self.hidden)

@@ -44,6 +44,11 @@ PART_STYLES = {  # colour, hatch
     "layer norms": (PINK, ""),
     "pooler": (GREEN, "xx"),
 }
+SCOPES = {  # what is compressed, in words
+    "attention": "attention",
+    "encoder": "attention and feed-forward",
+    "model": "attention, feed-forward, pooler and token embedding",
+}
 SLIDES_EPOCHS = 10  # slide 20
 # What one table may not mix; the dense net has no scope and its own number of epochs.
 SETTING = ("dataset", "model", "start", "variant", "sequence", "fraction", "dense_epochs")
@@ -63,7 +68,8 @@ def parts(model: str, rank: int | None = None, scope: str = "attention", bias: b
     Args:
         model: "bert_tiny" or "bert_small".
         rank: of the pairs; None for the original.
-        scope: what the pairs stand for: "attention" (the slides), or "encoder": the feed-forward halves too.
+        scope: what the pairs stand for: "attention" (the slides), "encoder" (the feed-forward halves too), or
+            "model" (those, the pooler and the token embedding).
         bias: whether a pair keeps a bias.
 
     Returns:
@@ -77,7 +83,7 @@ def parts(model: str, rank: int | None = None, scope: str = "attention", bias: b
         (4385920, 4287616)
     """
     bert = BERTS[_checks.one_of("model", model, BERTS)]
-    _checks.one_of("scope", scope, ("attention", "encoder"))
+    _checks.one_of("scope", scope, SCOPES)
     groups = {
         "embeddings": bert.embeddings,
         "attention": bert.attention,
@@ -85,10 +91,15 @@ def parts(model: str, rank: int | None = None, scope: str = "attention", bias: b
         "layer norms": bert.norms,
     }
     counts = {name: shapes.total(layers) for name, layers in groups.items()}
-    counts["pooler"] = bert.parameters - sum(counts.values())
+    counts["pooler"] = bert.pooler.parameters
     if rank is not None:
-        for name in ("attention", "feed-forward") if scope == "encoder" else ("attention",):
+        for name in ("attention",) if scope == "attention" else ("attention", "feed-forward"):
             counts[name] = shapes.remaining(groups[name], rank, bias)
+    if rank is not None and scope == "model":
+        tokens, *others = bert.embeddings
+        # A table has no bias to fade, but its pair can have a new one, as wide as the vectors.
+        counts["embeddings"] = shapes.total(others) + tokens.pair(rank) + bias * bert.hidden
+        counts["pooler"] = shapes.remaining([bert.pooler], rank, bias)
     return pd.Series(counts, name=model)
 
 
@@ -139,8 +150,7 @@ def where_parameters(rank: int = 16, scope: str = "attention") -> Figure:
     ax.set_xticks(range(0, 101, 20))
     ax.grid(axis="y", visible=False)
     _shared_legend(fig, [ax], ncols=3)
-    what = {"attention": "attention", "encoder": "attention and feed-forward"}[scope]
-    title = f"Where BERT's parameters are, before and after {what} at rank {rank}"
+    title = f"Where BERT's parameters are, before and after {SCOPES[scope]} at rank {rank}"
     set_title(fig, title, "Counted from the shapes; parts below 8% without a number")
     fig.alt_text = f"{title}: {'; '.join(said)}."
     return fig
@@ -465,8 +475,9 @@ def conditions(rows: pd.DataFrame) -> str:
         f"recipe '{first['variant']}'",
         "one seed" if seeds == 1 else f"up to {seeds} seeds",
     ]
-    if (own["scope"] == "encoder").any():
-        words.insert(1, "attention and feed-forward compressed")
+    wide = [scope for scope in own["scope"].unique() if scope != "attention"]
+    if wide:
+        words.insert(1, f"{SCOPES[wide[0]]} compressed")
     return "; ".join(words)
 
 
@@ -573,8 +584,8 @@ def comparison_table(rows: pd.DataFrame, split: str = "test") -> Figure:
             shares = [_most(small["ratio"]), _most(small["ratio_model"])]
             lines.append(line("measured", part, others, [str(rank), *shares]))
     data = text.TITLES.get(first["dataset"], dataset_label(first["dataset"])).split(" (")[0]
-    wide = ", attention and feed-forward" if (rows["scope"] == "encoder").any() else ""
-    title = f"{model_label(first['model'])} on {data}{wide}: {split} accuracy (%)"
+    wide = [f", {SCOPES[scope]}" for scope in ("encoder", "model") if (rows["scope"] == scope).any()]
+    title = f"{model_label(first['model'])} on {data}{''.join(wide)}: {split} accuracy (%)"
     kind = "Published and measured" if table["published_accuracy"].notna().any() else "Measured"
     keys = "Left: percent that remain, with a bias; best of a line in bold"
     if "lora" in others:
