@@ -342,6 +342,35 @@ for row in others.itertuples():
     )
 
 # %% [markdown]
+# Attention alone is a small part of the encoder. How much can go if the feed-forward halves are compressed too, and what does it cost? For every table above, the best C-LoRA net and the best baseline of each rank, by their *validation* accuracy, so that the test is not what
+# chose them:
+
+# %%
+lines = []
+for (model, scope), part in tables.items():
+    on_test = text_figures.compare(part).set_index(["rank", "method"])
+    for rank, seen in text_figures.compare(part, "validation").query("rank > 0").groupby("rank"):
+        for kind, group in (("C-LoRA", names.METHODS), ("baseline", names.BASELINES)):
+            seen_here = seen[seen["method"].isin(group)].dropna(subset="measured_mean")
+            if len(seen_here):
+                best = seen_here.loc[seen_here["measured_mean"].idxmax(), "method"]
+                cell = on_test.loc[(rank, best)]
+                lines.append(
+                    {
+                        "net": names.model_label(model),
+                        "compressed": scope,
+                        "rank": rank,
+                        "best": f"{kind}: {names.method_label(best)}",
+                        "of the encoder": cell["ratio_encoder"],
+                        "of the model": cell["ratio_model"],
+                        "test accuracy": cell["measured_mean"],
+                        "gap to dense": cell["measured_difference"],
+                        "n": cell["n_seeds"],
+                    }
+                )
+pd.DataFrame(lines).set_index(["net", "compressed", "rank"]).round(2)
+
+# %% [markdown]
 # How the compressed path learns while $W$ fades (the authors' view: $BA$ alone is evaluated, from the first epoch on):
 
 # %%

@@ -43,6 +43,8 @@ RECIPES: dict[str, dict] = {
     "recipe": {
         "init": "activations",
         "lr_schedule": "cosine",
+        "epochs": 3,
+        "learning_rate": 2e-4,
         "dense_epochs": 3,
         "dense_learning_rate": 1e-4,
     },
