@@ -303,11 +303,12 @@ class Pretraining:
         batch_size: in pieces.
         length: of a piece, in tokens.
         rate: share of the tokens to be guessed; of these 80% masked, 10% replaced, 10% left.
-        learning_rate: at its peak, after a warm-up of 5% of the steps; then a cosine to 0 (Adam).
+        learning_rate: at its peak, after a warm-up of 5% of the steps; then a cosine to 0 (Adam). This is for
+            width 128; a net of width d gets sqrt(128 / d) of it.
         guessed: only the most frequent so many tokens are gaps and answers: the product with the vocabulary
             is most of a step's cost, and most of it for words that the texts hardly have.
         spread: root of the mean square of the start values of token and position embeddings.
-        gain: factor of the kernels' start values in the blocks.
+        gain: factor of the kernels' start values in the blocks, scaled with the width as the learning rate.
         seed: of weights, order, gaps.
     """
 
@@ -459,9 +460,9 @@ def pretrain(
         net.pooled_dense.trainable = False  # gaps are guessed without it, so it stays as it was drawn
         guesser = _gap_model(net, frequent)
         steps = settings.epochs * len(batches)
+        peak = settings.learning_rate * _narrower(net)
         rate = keras.optimizers.schedules.CosineDecay(
-            0.0, max(1, round(0.95 * steps)), warmup_target=settings.learning_rate,
-            warmup_steps=max(1, round(0.05 * steps)),
+            0.0, max(1, round(0.95 * steps)), warmup_target=peak, warmup_steps=max(1, round(0.05 * steps)),
         )  # fmt: skip
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         accuracy = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
@@ -571,7 +572,12 @@ def _set_start(net, ids, tokenizer, settings: Pretraining) -> None:
     positions.assign(np.sqrt(2.0) * settings.spread * waves)  # a sinusoid's mean square is 1/2
     for weight in net.trainable_weights:
         if "transformer_layer" in weight.path and weight.path.endswith("kernel"):
-            weight.assign(settings.gain * weight)
+            weight.assign(settings.gain * _narrower(net) * weight)
+
+
+def _narrower(net) -> float:
+    """What a setting for width 128 is multiplied by: Glorot's spread falls with the root of the width."""
+    return float(np.sqrt(SHAPES["bert_tiny"].width / net.hidden_dim))
 
 
 def _gap_model(net, frequent):
