@@ -226,8 +226,8 @@ def reproduce_bert(
     scopes: Annotated[
         str,
         typer.Option(
-            help="attention (the slides'), encoder (the feed-forward halves too), model (those, the pooler "
-            "and the token embedding), separated by commas."
+            help="attention (the slides'), encoder (the feed-forward halves too), encoder_ff_wide (those at "
+            "2.75 times attention's rank), model (encoder, pooler and token embedding), separated by commas."
         ),
     ] = "attention",
     seeds: Annotated[int, typer.Option(help="Number of seeds, from 0 on.", min=1)] = 1,

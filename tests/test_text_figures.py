@@ -103,7 +103,8 @@ def test_parts_are_those_of_the_real_shape(model):
 @pytest.mark.parametrize("method", ["bias", "wds"])
 def test_parts_agree_with_surgery_on_a_real_backbone(scope, method):
     whole = bert_models.backbone("bert_tiny", vocabulary_size=50)
-    small = cl.compress(whole, 16, method, cl.LinearDecay(1), targets=bert.SCOPES[scope])
+    run = bert.Experiment("imdb", method, 16, scope)
+    small = cl.compress(whole, bert.ranks(run), method, cl.LinearDecay(1), targets=bert.SCOPES[scope])
     left = cl.finalize(small, force=True).count_params()
     expected = text_figures.parts("bert_tiny", 16, scope, bias=method == "bias")
     missing = (30_522 - 50) * (16 if scope == "model" else 128)  # rows of the table, or of its pair
@@ -310,7 +311,7 @@ def test_the_best_of_a_line_is_bold_unless_it_is_alone(rows):
     assert not any(text.startswith("8") for text in bold(alone))
 
 
-@pytest.mark.parametrize("scope", ["encoder", "model"])
+@pytest.mark.parametrize("scope", ["encoder", "encoder_ff_wide", "model"])
 def test_wider_scopes_have_no_published_table(rows, scope):
     wide = rows.assign(scope=rows["scope"].where(rows["scope"] == "", scope))
     assert not text_figures.comparable(wide)

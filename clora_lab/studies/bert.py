@@ -1,8 +1,9 @@
 """The BERT study (slides 20 to 22): C-LoRA on attention, IMDB, and the baselines beside it.
 
 Query, key, value and output of each encoder block are compressed (`scope` "attention", as in the slides),
-or the feed-forward halves too ("encoder"), or those, the pooler and the token embedding ("model"); the other
-embeddings, layer norms and head stay. A run goes on from its last finished epoch when it is interrupted.
+or the feed-forward halves too ("encoder"; in "encoder_ff_wide" with 2.75 times attention's rank), or those,
+the pooler and the token embedding ("model"); the other embeddings, layer norms and head stay. A run goes on
+from its last finished epoch when it is interrupted.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from clora_lab.studies.runner import Settings, history_rows, result_rows
 SCOPES = {
     "attention": bert_models.ATTENTION,
     "encoder": bert_models.ENCODER,
+    bert_models.WIDER: bert_models.ENCODER,
     "model": (*bert_models.ENCODER, "pooled_dense", *bert_models.EMBEDDINGS),
 }
 # LoRA is here to compare what trains with what remains: of its net everything remains.
@@ -60,8 +62,8 @@ class Experiment(Settings):
         method: "wds", "bias", "noise", "noise_bias", or a baseline: "dense" (fine-tuned), "svd" (truncated,
             no training), "svd_finetune", "scratch" (the low-rank net from random values), "lora" (the
             pretrained net fine-tuned by pairs beside it, which then add to W: nothing is saved).
-        rank: of all pairs; 0 for "dense".
-        scope: "attention", "encoder" or "model"; "" for "dense".
+        rank: of all pairs; 0 for "dense". In "encoder_ff_wide" attention's.
+        scope: of `SCOPES`; "" for "dense".
         seed: of the head's start values, order of the batches, dropout, and noise.
         variant: name of the recipe: a key of `RECIPES`.
         model: "bert_tiny", "bert_small" or "minilm".
@@ -321,6 +323,12 @@ def dense_net(experiment: Experiment, data: dict, net: keras.Model) -> tuple[ker
     return found
 
 
+def ranks(experiment: Experiment) -> dict[str, int]:
+    """Pattern of targets -> rank, as `clora_lab.compress` takes them; the first that matches counts."""
+    feed_forward = bert_models.feed_forward_rank(experiment.scope, experiment.rank)
+    return {**dict.fromkeys(bert_models.FEED_FORWARD, feed_forward), "*": experiment.rank}
+
+
 def run(experiment: Experiment) -> tuple[list[dict], list[dict]]:
     """Carry out one experiment and return its result rows and its history rows; writes no result.
 
@@ -337,7 +345,7 @@ def run(experiment: Experiment) -> tuple[list[dict], list[dict]]:
     if experiment.method != "dense":
         keras.utils.set_random_seed(experiment.seed)
         total = len(training.Batches(*data["train"], experiment.batch_size)) * experiment.epochs
-        arguments = {"rank": experiment.rank, "targets": SCOPES[experiment.scope]}
+        arguments = {"rank": ranks(experiment), "targets": SCOPES[experiment.scope]}
         if experiment.method == "lora":
             # From the pretrained net, as LoRA is meant; a net trained above is the dense one by now.
             origin, _ = pretrained(experiment)

@@ -37,11 +37,23 @@ from clora_lab.studies.datasets import DatasetDamaged, DatasetMissing
 ATTENTION = ("*/query", "*/key", "*/value", "*/attention_output")  # what the slides compress
 FEED_FORWARD = ("*/feedforward_intermediate_dense", "*/feedforward_output_dense")
 ENCODER = (*ATTENTION, *FEED_FORWARD)
+WIDER = "encoder_ff_wide"  # the scope whose feed-forward pairs have a rank of their own
+WIDER_RANK = 2.75  # in units of attention's; of five splits of a quarter of MiniLM's encoder among the best
 EMBEDDINGS = ("token_embedding",)  # the large one; those of positions and segments are small
 STARTS = ("preset", "package", "pretrained_here", "random")
 PRETRAINED = ("bert_tiny", "bert_small")  # what `pretrain` can make
 VOCABULARY_SIZE = 30_522  # of bert-base-uncased, which all of these share
 VARIABLE = "CLORA_VOCABULARY"
+
+
+def feed_forward_rank(scope: str, rank: int) -> int:
+    """The rank of the feed-forward pairs where attention's have `rank`.
+
+    Example:
+        >>> feed_forward_rank("encoder", 32), feed_forward_rank("encoder_ff_wide", 32)
+        (32, 88)
+    """
+    return round(WIDER_RANK * rank) if scope == WIDER else rank
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,7 @@ PART_STYLES = {  # colour, hatch
 SCOPES = {  # what is compressed, in words
     "attention": "attention",
     "encoder": "attention and feed-forward",
+    bert_models.WIDER: f"attention, and feed-forward at {bert_models.WIDER_RANK:g} times its rank",
     "model": "attention, feed-forward, pooler and token embedding",
 }
 SLIDES_EPOCHS = 10  # slide 20
@@ -68,8 +69,9 @@ def parts(model: str, rank: int | None = None, scope: str = "attention", bias: b
     Args:
         model: "bert_tiny" or "bert_small".
         rank: of the pairs; None for the original.
-        scope: what the pairs stand for: "attention" (the slides), "encoder" (the feed-forward halves too), or
-            "model" (those, the pooler and the token embedding).
+        scope: what the pairs stand for, see `SCOPES`: "attention" (the slides), "encoder" (the feed-forward
+            halves too; "encoder_ff_wide" at a rank of their own), or "model" (those, the pooler and the token
+            embedding).
         bias: whether a pair keeps a bias.
 
     Returns:
@@ -93,8 +95,10 @@ def parts(model: str, rank: int | None = None, scope: str = "attention", bias: b
     counts = {name: shapes.total(layers) for name, layers in groups.items()}
     counts["pooler"] = bert.pooler.parameters
     if rank is not None:
-        for name in ("attention",) if scope == "attention" else ("attention", "feed-forward"):
-            counts[name] = shapes.remaining(groups[name], rank, bias)
+        counts["attention"] = shapes.remaining(groups["attention"], rank, bias)
+    if rank is not None and scope != "attention":
+        wide = bert_models.feed_forward_rank(scope, rank)
+        counts["feed-forward"] = shapes.remaining(groups["feed-forward"], wide, bias)
     if rank is not None and scope == "model":
         tokens, *others = bert.embeddings
         # A table has no bias to fade, but its pair can have a new one, as wide as the vectors.
@@ -584,7 +588,9 @@ def comparison_table(rows: pd.DataFrame, split: str = "test") -> Figure:
             shares = [_most(small["ratio"]), _most(small["ratio_model"])]
             lines.append(line("measured", part, others, [str(rank), *shares]))
     data = text.TITLES.get(first["dataset"], dataset_label(first["dataset"])).split(" (")[0]
-    wide = [f", {SCOPES[scope]}" for scope in ("encoder", "model") if (rows["scope"] == scope).any()]
+    wide = [
+        f", {SCOPES[scope]}" for scope in SCOPES if scope != "attention" and (rows["scope"] == scope).any()
+    ]
     title = f"{model_label(first['model'])} on {data}{''.join(wide)}: {split} accuracy (%)"
     kind = "Published and measured" if table["published_accuracy"].notna().any() else "Measured"
     keys = "Left: percent that remain, with a bias; best of a line in bold"
