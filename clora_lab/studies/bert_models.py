@@ -320,7 +320,7 @@ class Pretraining:
         guessed: only the most frequent so many tokens are gaps and answers: the product with the vocabulary
             is most of a step's cost, and most of it for words that the texts hardly have.
         spread: root of the mean square of the start values of token and position embeddings.
-        gain: factor of the kernels' start values in the blocks, scaled with the width as the learning rate.
+        gain: factor of the kernels' start values in the blocks. Both scale with the width as that rate.
         seed: of weights, order, gaps.
     """
 
@@ -571,20 +571,21 @@ def cooccurrence(ids, size: int, width: int, skip: Sequence[int] = (), window: i
 
 def _set_start(net, ids, tokenizer, settings: Pretraining) -> None:
     """Set the start values that `Pretraining` tells of, in place."""
+    spread, gain = settings.spread * _narrower(net), settings.gain * _narrower(net)
     tokens = net.token_embedding.embeddings
     size, width = tokens.shape
     found = cooccurrence(ids, size, width, tokenizer.special_token_ids)
     known = found.any(axis=1)
-    found *= settings.spread / np.sqrt(np.mean(found[known] ** 2))
+    found *= spread / np.sqrt(np.mean(found[known] ** 2))
     tokens.assign(np.where(known[:, None], found, ops.convert_to_numpy(tokens)))
     (positions,) = net.get_layer("position_embedding").weights
     rows, columns = np.arange(positions.shape[0])[:, None], np.arange(width)
     angles = rows / 10_000.0 ** (columns // 2 * 2 / width)  # Vaswani et al. 2017
     waves = np.where(columns % 2, np.cos(angles), np.sin(angles))
-    positions.assign(np.sqrt(2.0) * settings.spread * waves)  # a sinusoid's mean square is 1/2
+    positions.assign(np.sqrt(2.0) * spread * waves)  # a sinusoid's mean square is 1/2
     for weight in net.trainable_weights:
         if "transformer_layer" in weight.path and weight.path.endswith("kernel"):
-            weight.assign(settings.gain * _narrower(net) * weight)
+            weight.assign(gain * weight)
 
 
 def _narrower(net) -> float:
