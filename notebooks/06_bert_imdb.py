@@ -498,7 +498,7 @@ print(f"{NAME}; mean over the first {len(some['token_ids'])} test reviews")
 moved.round(3)
 
 # %% [markdown]
-# `attended` is $e^{\text{entropy}}$ of a row: the number of tokens that a token looks at. Now the maps of one sentence, for the head that has turned most and the one that has turned least:
+# `attended` is $e^{\text{entropy}}$ of a row: the number of tokens that a token looks at. Where it comes near the length of the texts, the head has become an average over all of them: it adds up words and no longer puts neighbours together. Now the maps of one sentence, for the head that has turned most and the one that has turned least:
 
 # %%
 SENTENCE = "the plot was not boring at all . what a great film !"
@@ -564,7 +564,7 @@ share.round(2)
 
 # %%
 EXAMPLES = [SENTENCE, *text_widgets.EXAMPLES, *regressions["text"].head(3)]
-TITLE = f"Two nets, one review: {NAME.split(' (generated')[0]}"
+TITLE = f"One review: {NAME.split(' (generated')[0]}"
 text_widgets.review_explorer(dense, final, tokenizer, LIVE.sequence, examples=EXAMPLES, title=TITLE)
 
 # %%

@@ -47,7 +47,7 @@ PART_STYLES = {  # colour, hatch
 SCOPES = {  # what is compressed, in words
     "attention": "attention",
     "encoder": "attention and feed-forward",
-    bert_models.WIDER: f"attention, and feed-forward at {bert_models.WIDER_RANK:g} times its rank",
+    bert_models.WIDER: "attention, wider feed-forward",
     "model": "attention, feed-forward, pooler and token embedding",
 }
 SLIDES_EPOCHS = 10  # slide 20
@@ -482,6 +482,8 @@ def conditions(rows: pd.DataFrame) -> str:
     wide = [scope for scope in own["scope"].unique() if scope != "attention"]
     if wide:
         words.insert(1, f"{SCOPES[wide[0]]} compressed")
+    if bert_models.WIDER in wide:
+        words.insert(2, f"feed-forward at {bert_models.WIDER_RANK:g} times the rank")
     return "; ".join(words)
 
 
