@@ -38,7 +38,8 @@ SEQUENCES = {"bert_tiny": 128, "bert_small": 256, "minilm": 128}
 EVALUATION = {"batch": 100, "traced": True}
 CALIBRATION = 256  # training texts that an activation-aware start looks at
 # What the recipes change. "short" makes up for few steps by larger ones, for a processor without a GPU;
-# "recipe" is the best found for MiniLM on validation texts (data/results/bert_search.csv).
+# "recipe" starts from the activations, at a rate below the one that did not help MiniLM's validation texts
+# (data/results/bert_search.csv).
 RECIPES: dict[str, dict] = {
     "slides": {},
     "short": {"learning_rate": 5e-4, "dense_learning_rate": 2e-4},
