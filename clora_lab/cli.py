@@ -375,7 +375,7 @@ def pretrain(
 
         python -m clora_lab pretrain bert-tiny --path aclImdb_v1.tar.gz --epochs 2 --threads 2
 
-        python -m clora_lab pretrain bert-small --fraction 0.1 --epochs 1
+        python -m clora_lab pretrain bert-small --threads 8
     """
     with _errors():
         for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"):

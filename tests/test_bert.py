@@ -60,8 +60,10 @@ def rows(tmp_path_factory):
     grid += bert.grid(
         "synthetic", ranks=[16], scopes=["encoder"], methods=["noise_bias", "svd_finetune"], **changes
     )
+    wide = {"scopes": ["encoder_ff_wide"], "methods": ["svd"], "init": "activations"}
+    grid += bert.grid("synthetic", ranks=[16], **wide, **changes)
     rows = runner.run_grid(grid, store, progress=False)
-    assert list(rows.columns) == list(columns("bert")) and rows["config"].nunique() == 7
+    assert list(rows.columns) == list(columns("bert")) and rows["config"].nunique() == 8
     return rows
 
 
@@ -78,6 +80,9 @@ def test_sizes_are_those_of_the_shapes(rows):
     assert encoder == pytest.approx(100 * (block + rest) / whole)
     encoder = values["noise_bias", "encoder", "ratio_encoder_percent"]
     assert encoder == pytest.approx(100 * (block + feed_forward + norms) / whole)
+    # 2.75 times the rank, so 44, for the feed-forward halves
+    wide = 2 * (block + 44 * (128 + 512) * 2 + 512 + 128 + norms) / (2 * whole)
+    assert values["svd", "encoder_ff_wide", "ratio_encoder_percent"] == pytest.approx(100 * wide)
     assert values["bias", "attention", "trainable_parameters"] == 2 * block
     # LoRA trains the pairs and the head, and keeps everything
     head = 128 * 2 + 2
@@ -106,8 +111,26 @@ def test_the_finished_net_is_the_compressed_path_of_the_trained_one(rows):
             )
 
 
+def test_an_activation_aware_svd_looks_at_training_texts(rows, monkeypatch):
+    """Its rows say so, and what it calibrates on are the first training texts."""
+    own = rows[rows["scope"] == "encoder_ff_wide"]
+    assert set(own["init"]) == {"activations"} and set(own["method"]) == {"svd"}
+    seen = {}
+
+    def stop(experiment, dense, fresh, total, **arguments):
+        seen.update(arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "build_net", stop)
+    run = dataclasses.replace(SMALL, method="svd", scope="encoder_ff_wide", init="activations")
+    with pytest.raises(KeyboardInterrupt):
+        run.run()
+    assert len(seen["calibration"]["token_ids"]) == 80  # all that there are; of more the first CALIBRATION
+    assert list(seen["rank"].values()) == [44, 44, 16]
+
+
 def test_rows_beside_the_published_table(rows):
-    cells = rows[(rows["scope"] != "encoder")]
+    cells = rows[~rows["scope"].str.startswith("encoder")]
     table = published.beside(cells, "bert_tiny").set_index(["rank", "method"])
     assert table.loc[(16, "noise_bias"), "published_accuracy"] == 80.79
     assert table.loc[(16, "bias"), "n_seeds"] == 1
