@@ -94,12 +94,13 @@ def parts(model: str, rank: int | None = None, scope: str = "attention", bias: b
     }
     counts = {name: shapes.total(layers) for name, layers in groups.items()}
     counts["pooler"] = bert.pooler.parameters
-    if rank is not None:
-        counts["attention"] = shapes.remaining(groups["attention"], rank, bias)
-    if rank is not None and scope != "attention":
+    if rank is None:
+        return pd.Series(counts, name=model)
+    counts["attention"] = shapes.remaining(groups["attention"], rank, bias)
+    if scope != "attention":
         wide = bert_models.feed_forward_rank(scope, rank)
         counts["feed-forward"] = shapes.remaining(groups["feed-forward"], wide, bias)
-    if rank is not None and scope == "model":
+    if scope == "model":
         tokens, *others = bert.embeddings
         # A table has no bias to fade, but its pair can have a new one, as wide as the vectors.
         counts["embeddings"] = shapes.total(others) + tokens.pair(rank) + bias * bert.hidden
@@ -479,12 +480,17 @@ def conditions(rows: pd.DataFrame) -> str:
         f"recipe '{first['variant']}'",
         "one seed" if seeds == 1 else f"up to {seeds} seeds",
     ]
-    wide = [scope for scope in own["scope"].unique() if scope != "attention"]
+    wide = _wider_scope(own)
     if wide:
-        words.insert(1, f"{SCOPES[wide[0]]} compressed")
-    if bert_models.WIDER in wide:
+        words.insert(1, f"{SCOPES[wide]} compressed")
+    if wide == bert_models.WIDER:
         words.insert(2, f"feed-forward at {bert_models.WIDER_RANK:g} times the rank")
     return "; ".join(words)
+
+
+def _wider_scope(rows: pd.DataFrame) -> str | None:
+    """What rows of one setting compress beyond the slides' attention: a key of `SCOPES`, or None."""
+    return next((scope for scope in SCOPES if scope != "attention" and (rows["scope"] == scope).any()), None)
 
 
 def _one_setting(rows: pd.DataFrame) -> pd.Series:
@@ -590,10 +596,9 @@ def comparison_table(rows: pd.DataFrame, split: str = "test") -> Figure:
             shares = [_most(small["ratio"]), _most(small["ratio_model"])]
             lines.append(line("measured", part, others, [str(rank), *shares]))
     data = text.TITLES.get(first["dataset"], dataset_label(first["dataset"])).split(" (")[0]
-    wide = [
-        f", {SCOPES[scope]}" for scope in SCOPES if scope != "attention" and (rows["scope"] == scope).any()
-    ]
-    title = f"{model_label(first['model'])} on {data}{''.join(wide)}: {split} accuracy (%)"
+    wide = _wider_scope(rows)
+    what = f", {SCOPES[wide]}" if wide else ""
+    title = f"{model_label(first['model'])} on {data}{what}: {split} accuracy (%)"
     kind = "Published and measured" if table["published_accuracy"].notna().any() else "Measured"
     keys = "Left: percent that remain, with a bias; best of a line in bold"
     if "lora" in others:

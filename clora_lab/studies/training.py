@@ -260,6 +260,7 @@ def evaluate(
         batch: so many examples at a time.
         traced: run Keras' prediction step instead of single operations. Tracing costs seconds, once a
             model; after that a net of many small operations is three times as fast (benchmarks/bert_step.py).
+            On TensorFlow this turns XLA off for a model that is not compiled.
 
     Returns:
         {"loss": in nats, "accuracy": a fraction}.
