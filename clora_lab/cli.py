@@ -232,10 +232,21 @@ def reproduce_bert(
     ] = "attention",
     seeds: Annotated[int, typer.Option(help="Number of seeds, from 0 on.", min=1)] = 1,
     variants: Annotated[
-        str, typer.Option(help="Recipes: slides, short (few steps, larger ones).")
+        str,
+        typer.Option(
+            help="Recipes, separated by commas: slides, short (few steps, larger ones), recipe (start from "
+            "the activations, cosine rate), distilled (the same, learning from the dense net)."
+        ),
     ] = "slides",
     epochs: Annotated[int, typer.Option(help="Epochs of a training; 0 for the recipe's.", min=0)] = 0,
     dense_epochs: Annotated[int, typer.Option(help="The same of the dense net, at most.", min=0)] = 0,
+    learning_rate: Annotated[
+        float, typer.Option(help="Of Adam at the start; 0 for the recipe's.", min=0.0)
+    ] = 0.0,
+    dense_learning_rate: Annotated[float, typer.Option(help="The same of the dense net.", min=0.0)] = 0.0,
+    patience: Annotated[
+        int, typer.Option(help="Epochs that the dense net waits for a better one; 0 for 2.", min=0)
+    ] = 0,
     jobs: Annotated[int, typer.Option(help="Processes; 0 for one for each core.", min=0)] = 1,
     results: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out/results"),
 ):
@@ -249,6 +260,8 @@ def reproduce_bert(
 
         python -m clora_lab reproduce bert --seeds 3 --ranks 16
 
+        python -m clora_lab reproduce bert --model minilm --scopes encoder --variants distilled --ranks 63
+
         KERAS_BACKEND=jax python -m clora_lab reproduce bert --model bert_small --seeds 3
     """
     with _errors():
@@ -260,6 +273,8 @@ def reproduce_bert(
         from clora_lab.studies.results import ResultsStore
 
         changes = {"epochs": epochs, "dense_epochs": dense_epochs, "sequence": sequence, "start": start}
+        changes |= {"learning_rate": learning_rate, "dense_learning_rate": dense_learning_rate}
+        changes |= {"patience": patience}
         grid = bert.grid(
             text.resolve(dataset),
             model,
@@ -361,6 +376,7 @@ def pretrain(
     ] = None,
     fraction: Annotated[float, typer.Option(help="Share of the texts to read.")] = 1.0,
     epochs: Annotated[int, typer.Option(help="Epochs over all of them.", min=1)] = 3,
+    length: Annotated[int, typer.Option(help="Tokens of a piece of text.", min=16, max=512)] = 128,
     threads: Annotated[int, typer.Option(help="Cores to use.", min=1)] = 1,
     out: Annotated[Path | None, typer.Option(help="Folder for the weights; by default the cache's.")] = None,
 ):
@@ -375,7 +391,7 @@ def pretrain(
 
         python -m clora_lab pretrain bert-tiny --path aclImdb_v1.tar.gz --epochs 2 --threads 2
 
-        python -m clora_lab pretrain bert-small --threads 8
+        python -m clora_lab pretrain bert-small --length 64 --fraction 0.7 --epochs 1
     """
     with _errors():
         for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"):
@@ -393,7 +409,7 @@ def pretrain(
         place = out or bert_models.pretrained_dir(key)
         count = f"{len(reviews.x_train):,} training texts of {reviews.title}"
         typer.echo(f"Pretraining {names.model_label(key)} on the {count}")
-        settings = bert_models.Pretraining(epochs=epochs)
+        settings = bert_models.Pretraining(epochs=epochs, length=length)
         _, history = bert_models.pretrain(reviews, key, settings, folder=place)
         columns = ("epoch", "val_loss", "val_accuracy")
         rows = [{name: row.get(name) for name in columns} for row in history]

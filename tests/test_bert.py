@@ -26,6 +26,7 @@ SMALL = bert.Experiment(
         ({"variant": "slide"}, "Did you mean 'slides'"),
         ({"model": "bert_tini"}, "Did you mean 'bert_tiny'"),
         ({"fraction": 0.0}, "`fraction`"),
+        ({"distillation": 1.5}, "`distillation`"),
         ({"patience": 0}, "`patience`"),
         ({"begin": 0.9, "end": 0.5}, "`begin` must be smaller"),
         ({"method": "dense"}, "'dense' experiment"),
@@ -127,6 +128,31 @@ def test_an_activation_aware_svd_looks_at_training_texts(rows, monkeypatch):
         run.run()
     assert len(seen["calibration"]["token_ids"]) == 80  # all that there are; of more the first CALIBRATION
     assert list(seen["rank"].values()) == [44, 44, 16]
+
+
+def test_a_distilled_run_trains_the_compressed_net_on_the_dense_one(rows, monkeypatch):
+    """The loss of its history is the distillation's; it is recorded like any other run."""
+    (recipe,) = bert.grid("synthetic", methods=["bias"], ranks=[16], variants=["distilled"], start="random")[
+        1:
+    ]
+    assert recipe.distillation == 1.0 and recipe.init == "activations"
+    experiment = dataclasses.replace(SMALL, method="bias", scope="encoder", distillation=1.0)
+    made = []
+    whole = bert.distillation.Distilled
+    monkeypatch.setattr(bert.distillation, "Distilled", lambda *a: made.append(whole(*a)) or made[-1])
+    found, history = experiment.run()
+    (model,) = made
+    assert model.share == 1.0 and model.teacher.count_params() > 0
+    assert {row["distillation"] for row in found} == {1.0}
+    values = {(row["split"], row["view"], row["metric"]): row["value"] for row in found}
+    assert values["test", "trained", "loss"] == pytest.approx(values["test", "compressed", "loss"], rel=1e-4)
+    dense = rows[(rows["method"] == "dense") & (rows["split"] == "model")].set_index("metric")["value"]
+    assert values["model", "-", "parameters"] < dense["parameters"]
+    assert history[-1]["decay"] == 0.0 and history[-1]["loss"] > 0.0
+    (plain,) = (
+        row for row in dataclasses.replace(experiment, distillation=0.0).run()[1] if row["epoch"] == 1
+    )
+    assert plain["loss"] != pytest.approx(history[-1]["loss"], rel=1e-2)
 
 
 def test_rows_beside_the_published_table(rows):

@@ -18,7 +18,7 @@ import numpy as np
 
 import clora_lab as cl
 from clora_lab import _checks, layers, schedules
-from clora_lab.studies import bert_models, text, training
+from clora_lab.studies import bert_models, distillation, text, training
 from clora_lab.studies.experiments import LR_SCHEDULES
 from clora_lab.studies.experiments import METHODS as COMMON
 from clora_lab.studies.paths import cache_dir
@@ -52,6 +52,8 @@ RECIPES: dict[str, dict] = {
         "dense_learning_rate": 1e-4,
     },
 }
+# No label after the dense net: the compressed one learns from its states, so a larger rate does no harm.
+RECIPES["distilled"] = {**RECIPES["recipe"], "learning_rate": 5e-4, "distillation": 1.0}
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,8 @@ class Experiment(Settings):
         patience: in epochs, for the dense net.
         batch_size, lr_schedule: of both trainings.
         learning_rate, dense_learning_rate: of Adam at the start, for this training and the dense net's.
+        distillation: share of the loss that the dense net gives and not the labels, see `distillation`;
+            0 for none. LoRA and the dense net itself have no use for it.
         alpha, init, noise_gate: see `clora_lab.compress`.
         schedule, begin, end, floor: see `clora_lab.schedules`.
         study: name of the study in the results.
@@ -106,6 +110,7 @@ class Experiment(Settings):
     learning_rate: float = 5e-5
     dense_learning_rate: float = 5e-5
     lr_schedule: str = "constant"
+    distillation: float = 0.0
     alpha: float = 32.0
     init: str = "lora"
     noise_gate: str | float = "scheduled"
@@ -126,6 +131,7 @@ class Experiment(Settings):
         for argument in ("learning_rate", "dense_learning_rate"):
             _checks.real(argument, getattr(self, argument), 1e-12, 1e3)
         _checks.real("fraction", self.fraction, 1e-6, 1.0)
+        _checks.real("distillation", self.distillation, 0.0, 1.0)
         if self.method == "dense":
             if self.rank or self.scope:
                 raise ValueError("A 'dense' experiment has rank=0 and scope=''.")
@@ -244,7 +250,9 @@ def _data(experiment: Experiment, tokenizer) -> dict[str, tuple[dict, np.ndarray
     }
 
 
-def fit(model: keras.Model, experiment: Experiment, data: dict) -> tuple[list[dict], float]:
+def fit(
+    model: keras.Model, experiment: Experiment, data: dict, teacher: keras.Model | None = None
+) -> tuple[list[dict], float]:
     """Train a net in place by the experiment's recipe; returns its history and the seconds it took.
 
     Interrupted, it goes on from the last finished epoch; the checkpoint lies in `cache_dir()`.
@@ -253,15 +261,22 @@ def fit(model: keras.Model, experiment: Experiment, data: dict) -> tuple[list[di
         model: a BERT classifier without a preprocessor, so that it takes token ids.
         experiment: the recipe.
         data: split -> (inputs, labels).
+        teacher: the dense net that it learns from, where the recipe has a distillation.
     """
     wrapped = bool(cl.clora_layers(model)) and experiment.method != "lora"
     batches = training.Batches(*data["train"], experiment.batch_size, experiment.seed)
+    how = {}
+    if experiment.distillation and teacher is not None:
+        states = map(distillation.bert_states, (model, teacher))
+        model = distillation.Distilled(*states, experiment.distillation)
+        how["loss_weights"] = model.label_weight
     training.compile_model(
         model,
         experiment,
         len(batches) * experiment.epochs,
         # XLA compiles for minutes at these shapes (benchmarks/bert_step.py), as long as a whole run takes.
         jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
+        **how,
     )
     views = ("trained", "compressed") if wrapped else ("trained",)
     if experiment.method == "wds":  # slide 12 shows the decaying path on its own
@@ -366,7 +381,9 @@ def run(experiment: Experiment) -> tuple[list[dict], list[dict]]:
                 experiment, dense, lambda: pretrained(experiment, "random")[0], total, **arguments
             )
         trainable = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
-        history, seconds = ([], 0.0) if experiment.method == "svd" else fit(model, experiment, data)
+        teacher = None if experiment.method == "lora" else dense
+        untrained = experiment.method == "svd"
+        history, seconds = ([], 0.0) if untrained else fit(model, experiment, data, teacher)
         small = model
         if experiment.method in layers.METHODS:
             force = experiment.floor > 0.0 or experiment.schedule == "constant"

@@ -40,7 +40,7 @@ EXTRA_COLUMNS = {
     "future": ("noise_spread", "noise_mean", "noise_per", "noise_kind"),
     "vgg16": ("dense_rank", "factorization", "start", "augment", "precision",
               "dense_epochs", "train_size", "test_size"),
-    "bert": ("scope", "start", "sequence", "dense_epochs", "train_size", "test_size"),
+    "bert": ("scope", "start", "sequence", "distillation", "dense_epochs", "train_size", "test_size"),
 }  # fmt: skip
 EXTRA_COLUMNS["bert_search"] = EXTRA_COLUMNS["bert"]
 INTEGERS = frozenset(
@@ -49,7 +49,7 @@ INTEGERS = frozenset(
 )
 FLOATS = frozenset(HISTORY_COLUMNS[HISTORY_COLUMNS.index("decay") :]) | {
     "value", "learning_rate", "alpha", "begin", "end", "floor", "noise_gate", "fraction", "seconds",
-    "noise_spread", "noise_mean",
+    "noise_spread", "noise_mean", "distillation",
 }  # fmt: skip
 RESULT_KEY = ["config", "split", "view", "metric"]
 LAST_METRIC = "seconds"
