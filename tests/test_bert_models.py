@@ -279,8 +279,9 @@ SETTINGS = bert_models.Pretraining(epochs=2, batch_size=20, length=24, guessed=6
 def test_pieces_hold_every_token_once():
     tokenizer = bert_models.tokenizer_of(VOCABULARY)
     line = "the film was great . " * 20
-    ids = bert_models.pieces([line, "great"], tokenizer, 24)
+    ids, owners = bert_models.pieces([line, "great"], tokenizer, 24)
     whole = np.asarray(tokenizer(line))
+    assert owners.tolist() == [0, 0, 0, 0, 1]
     assert ids.shape == (5, 24)  # 100 tokens in pieces of 22, the last of 12 is too short; one word
     assert (ids[:, 0] == tokenizer.cls_token_id).all()
     np.testing.assert_array_equal(ids[:4, 1:-1].ravel(), whole[:88])
@@ -295,7 +296,7 @@ def test_pieces_hold_every_token_once():
 
 def gaps(settings=SETTINGS):
     tokenizer = bert_models.tokenizer_of(VOCABULARY)
-    ids = bert_models.pieces(text.load("synthetic").x_train, tokenizer, settings.length)
+    ids, _ = bert_models.pieces(text.load("synthetic").x_train, tokenizer, settings.length)
     frequent = np.arange(5, 65)
     return bert_models.Gaps(ids, tokenizer, frequent, settings), tokenizer, frequent
 

@@ -44,6 +44,19 @@ def batches(seed=0):
     return Batches(x, y, 8, seed, prepare=lambda x, rng: x + rng.normal(size=x.shape).astype("float32"))
 
 
+def test_an_epoch_of_a_part_draws_other_examples_each_time():
+    x = np.arange(40)
+    part = Batches(x, x, 8, seed=3, each_epoch=20)
+    drawn = []
+    for _ in range(2):
+        drawn.append(np.concatenate([part[i][0] for i in range(len(part))]))
+        part.on_epoch_end()
+    assert len(part) == 3 and all(len(set(epoch)) == 20 for epoch in drawn)
+    assert set(drawn[0]) != set(drawn[1])
+    part.start(0)
+    assert np.array_equal(part[0][0], drawn[0][:8])
+
+
 class Stop(keras.callbacks.Callback):
     """Ends training in the middle of an epoch as an exception would."""
 

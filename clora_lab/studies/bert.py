@@ -52,7 +52,7 @@ RECIPES: dict[str, dict] = {
         "dense_learning_rate": 1e-4,
     },
 }
-# No label after the dense net: the compressed one learns from its states, so a larger rate does no harm.
+# Without labels: the compressed net learns from the dense one's states, on pieces of the texts.
 RECIPES["distilled"] = {**RECIPES["recipe"], "learning_rate": 5e-4, "distillation": 1.0}
 
 
@@ -80,7 +80,8 @@ class Experiment(Settings):
         batch_size, lr_schedule: of both trainings.
         learning_rate, dense_learning_rate: of Adam at the start, for this training and the dense net's.
         distillation: share of the loss that the dense net gives and not the labels, see `distillation`;
-            0 for none. LoRA and the dense net itself have no use for it.
+            0 for none. What it teaches on are pieces from everywhere in the training texts, not their first
+            tokens alone, as many in an epoch as there are texts. LoRA and the dense net have no use for it.
         alpha, init, noise_gate: see `clora_lab.compress`.
         schedule, begin, end, floor: see `clora_lab.schedules`.
         study: name of the study in the results.
@@ -239,15 +240,19 @@ def _reviews(dataset: str, fraction: float) -> text.Reviews:
 
 
 def _data(experiment: Experiment, tokenizer) -> dict[str, tuple[dict, np.ndarray]]:
-    """Split -> (token ids and masks, labels)."""
+    """Split -> (token ids and masks, labels); for a distillation also "pieces", the whole training texts."""
     reviews = _reviews(experiment.dataset, experiment.fraction)
-    return {
+    data = {
         split: (
             text.tokenise(getattr(reviews, f"x_{split}"), tokenizer, experiment.sequence),
             getattr(reviews, f"y_{split}"),
         )
         for split in ("train", "val", "test")
     }
+    if experiment.distillation:
+        ids, owners = bert_models.pieces(reviews.x_train, tokenizer, experiment.sequence)
+        data["pieces"] = text.model_inputs(ids, tokenizer.pad_token_id), reviews.y_train[owners]
+    return data
 
 
 def fit(
@@ -267,6 +272,8 @@ def fit(
     batches = training.Batches(*data["train"], experiment.batch_size, experiment.seed)
     how = {}
     if experiment.distillation and teacher is not None:
+        count = len(data["train"][1])
+        batches = training.Batches(*data["pieces"], experiment.batch_size, experiment.seed, each_epoch=count)
         states = map(distillation.bert_states, (model, teacher))
         model = distillation.Distilled(*states, experiment.distillation)
         how["loss_weights"] = model.label_weight

@@ -453,14 +453,13 @@ def pretrain(
     tokenizer = tokenizer_of(bert_vocabulary() if vocabulary is None else vocabulary)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(folder.with_name(f".{folder.name}.lock")):
-        ids = pieces(reviews.x_train, tokenizer, settings.length)
+        ids, _ = pieces(reviews.x_train, tokenizer, settings.length)
         counts = np.bincount(ids.ravel(), minlength=tokenizer.vocabulary_size())
         counts[tokenizer.special_token_ids] = 0
         frequent = np.argsort(-counts, kind="stable")[: min(settings.guessed, np.count_nonzero(counts))]
         batches = Gaps(ids, tokenizer, frequent, settings)
-        held_out = Gaps(
-            pieces(reviews.x_val[:500], tokenizer, settings.length), tokenizer, frequent, settings
-        )
+        other, _ = pieces(reviews.x_val[:500], tokenizer, settings.length)
+        held_out = Gaps(other, tokenizer, frequent, settings)
         if not len(batches) or not len(held_out):
             raise ValueError(
                 f"`reviews` must give at least one batch of {settings.batch_size} pieces to train and to "
@@ -497,18 +496,20 @@ def pretrain(
     return folder, history
 
 
-def pieces(texts: Sequence[str], tokenizer, length: int) -> np.ndarray:
+def pieces(texts: Sequence[str], tokenizer, length: int) -> tuple[np.ndarray, np.ndarray]:
     """All of the texts in pieces "[CLS] tokens [SEP]" of one length, the last of each padded.
 
     Returns:
-        int32, shape (n, length). A last piece of fewer than 16 tokens is dropped, unless it is the only one.
+        ids: int32, shape (n, length). A last piece of fewer than 16 tokens is dropped, unless it is the only
+            one.
+        owners: int64, shape (n,): which text a piece is of.
     """
-    room, found = length - 2, []
+    room, found, owners = length - 2, [], []
     with tqdm(
         total=len(texts), desc="tokenising", unit="text", leave=False, disable=len(texts) < 5_000
     ) as bar:
         for first in range(0, len(texts), 500):
-            for row in tokenizer(list(texts[first : first + 500])):
+            for owner, row in enumerate(tokenizer(list(texts[first : first + 500])), first):
                 row = np.asarray(row)
                 for begin in range(0, len(row), room):
                     part = row[begin : begin + room]
@@ -517,8 +518,9 @@ def pieces(texts: Sequence[str], tokenizer, length: int) -> np.ndarray:
                     piece = np.full(length, tokenizer.pad_token_id, "int32")
                     piece[: len(part) + 2] = [tokenizer.cls_token_id, *part, tokenizer.sep_token_id]
                     found.append(piece)
+                    owners.append(owner)
             bar.update(len(texts[first : first + 500]))
-    return np.stack(found) if found else np.zeros((0, length), "int32")
+    return (np.stack(found) if found else np.zeros((0, length), "int32")), np.array(owners, "int64")
 
 
 def cooccurrence(ids, size: int, width: int, skip: Sequence[int] = (), window: int = 5) -> np.ndarray:

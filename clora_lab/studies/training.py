@@ -38,6 +38,7 @@ class Batches(keras.utils.PyDataset):
         seed: of order and draws.
         prepare: function of (inputs, rng) that gives what the net sees, or None for the inputs as they are.
         epoch: the first epoch's number, from 0.
+        each_epoch: so many examples are drawn for an epoch, others for the next one; None for all.
 
     Example:
         >>> batches = Batches(np.arange(10), np.arange(10), batch_size=4, seed=0)
@@ -45,15 +46,18 @@ class Batches(keras.utils.PyDataset):
         (3, (2,))
     """
 
-    def __init__(self, x, y, batch_size: int, seed: int = 0, prepare: Callable | None = None, epoch: int = 0):
+    def __init__(
+        self, x, y, batch_size: int, seed: int = 0, prepare: Callable | None = None, epoch: int = 0,
+        each_epoch: int | None = None,
+    ):  # fmt: skip
         super().__init__()
         self.x, self.y, self.prepare = x, y, prepare
         self.batch_size = _checks.positive_int("batch_size", batch_size)
-        self.seed, self.epoch = seed, epoch
+        self.seed, self.epoch, self.each_epoch = seed, epoch, each_epoch
         self._shuffle()
 
     def __len__(self):
-        return -(-len(self.y) // self.batch_size)
+        return -(-len(self._order) // self.batch_size)
 
     def __getitem__(self, index):
         chosen = self._order[index * self.batch_size : (index + 1) * self.batch_size]
@@ -71,7 +75,8 @@ class Batches(keras.utils.PyDataset):
         self._shuffle()
 
     def _shuffle(self):
-        self._order = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.y))
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.y))
+        self._order = order[: self.each_epoch]
 
 
 class _EpochSeeds(keras.callbacks.Callback):
