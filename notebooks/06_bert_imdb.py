@@ -282,14 +282,14 @@ settings = text_figures.settings(rows)
 settings.drop(columns="dataset")
 
 # %% [markdown]
-# One table for each model and each scope (`attention`, as in the slides, or the whole `encoder`): published and measured, where the slides have such a table. **Read the conditions above each table before its numbers.**
+# One table for each model, each scope (`attention`, as in the slides, or the whole `encoder`) and each recipe: published and measured, where the slides have such a table. **Read the conditions above each table before its numbers.**
 
 # %%
 tables = {}
-for model, scope in settings[["model", "scope"]].drop_duplicates().itertuples(index=False):
-    tables[model, scope] = text_figures.choose(rows, model=model, scope=scope)
-    course.show(text_figures.comparison_table(tables[model, scope]))
-    if not text_figures.comparable(tables[model, scope]):
+for key in settings[["model", "scope", "variant"]].drop_duplicates().itertuples(index=False):
+    tables[tuple(key)] = text_figures.choose(rows, **key._asdict())
+    course.show(text_figures.comparison_table(tables[tuple(key)]))
+    if not text_figures.comparable(tables[tuple(key)]):
         print(
             "No table of the slides belongs beside this one: other data, another net, or more than attention compressed."
         )
@@ -298,8 +298,8 @@ for model, scope in settings[["model", "scope"]].drop_duplicates().itertuples(in
 # Accuracies of nets that were trained differently compare badly. The **loss against the dense net** of the same recipe (`gap`, in points) compares better:
 
 # %%
-MODEL, SCOPE = next((key for key in tables if key == ("bert_tiny", "attention")), next(iter(tables)))
-chosen = tables[MODEL, SCOPE]
+KEY = next((key for key in tables if key[:2] == ("bert_tiny", "attention")), next(iter(tables)))
+MODEL, chosen = KEY[0], tables[KEY]
 table = text_figures.compare(chosen)
 short = {
     "published_accuracy": "published",
@@ -347,7 +347,7 @@ for row in others.itertuples():
 
 # %%
 lines = []
-for (model, scope), part in tables.items():
+for (model, scope, variant), part in tables.items():
     on_test = text_figures.compare(part).set_index(["rank", "method"])
     for rank, seen in text_figures.compare(part, "validation").query("rank > 0").groupby("rank"):
         for kind, group in (("C-LoRA", names.METHODS), ("baseline", names.BASELINES)):
@@ -359,6 +359,7 @@ for (model, scope), part in tables.items():
                     {
                         "net": names.model_label(model),
                         "compressed": scope,
+                        "recipe": variant,
                         "rank": rank,
                         "best": f"{kind}: {names.method_label(best)}",
                         "of the encoder": cell["ratio_encoder"],
@@ -368,7 +369,15 @@ for (model, scope), part in tables.items():
                         "n": cell["n_seeds"],
                     }
                 )
-pd.DataFrame(lines).set_index(["net", "compressed", "rank"]).round(2)
+pd.DataFrame(lines).set_index(["net", "compressed", "recipe", "rank"]).round(2)
+
+# %% [markdown]
+# The recipe `distilled` needs no labels: the compressed net learns to have the dense net's hidden states $h^*_l$ after every block and its logits $z^*$, softened by a temperature $T$,
+#
+# $$\mathcal{L} = \frac1L \sum_l \frac{\lVert h_l - h^*_l \rVert^2}{\lVert h^*_l \rVert^2} + T^2\, \mathrm{KL}\!\left(\mathrm{softmax}(z^*/T) \,\Vert\, \mathrm{softmax}(z/T)\right)$$
+#
+# (Hinton, Vinyals and Dean 2015, arXiv:1503.02531, for the logits; in the manner of TinyBERT, Jiao et al. 2020, arXiv:1909.10351, for the states; `studies.distillation`). A label is one bit a review; the states are thousands of numbers, and any text will do, so it
+# reads pieces from everywhere in the training reviews. If rows of `recipe` and `distilled` are both above, compare them: the start and the number of steps are the same, the rate is larger (5e-4 in place of 2e-4).
 
 # %% [markdown]
 # How the compressed path learns while $W$ fades (the authors' view: $BA$ alone is evaluated, from the first epoch on):

@@ -47,6 +47,13 @@ def test_texts_cut_at_another_length_are_another_table():
     assert len(list(overview.parts(pd.concat([rows, longer], ignore_index=True), "bert"))) == 2 * count
 
 
+def test_a_title_says_what_was_learned_from_the_dense_net():
+    rows = ResultsStore(data_dir() / "results", "bert").read()
+    for share, said in ((0.0, False), (0.25, True)):
+        (title, *_), *_ = overview.parts(rows.assign(distillation=share), "bert")
+        assert ("which gives 25% of the loss" in title) == said
+
+
 def test_an_unknown_study_is_named():
     with pytest.raises(ValueError, match="Did you mean 'vgg16'"):
         list(overview.parts(None, "vgg"))

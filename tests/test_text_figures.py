@@ -335,6 +335,10 @@ def test_conditions_are_read_from_the_rows(rows):
         assert part in said
     short = text_figures.conditions(rows.assign(epochs=3, fraction=0.2, dataset="synthetic"))
     assert "(the slides: 10)" in short and "no real data), 20%" in short
+    assert "taught" not in said
+    assert "(taught by the dense net)" in text_figures.conditions(rows.assign(distillation=1.0))
+    half = text_figures.conditions(rows.assign(distillation=0.5))
+    assert "(taught by the dense net, 50% of the loss)" in half
     with pytest.raises(ValueError, match="one `sequence`"):
         text_figures.conditions(pd.concat([rows, rows.assign(sequence=64)]))
     with pytest.raises(figures.MissingResults, match="split 'validation'"):

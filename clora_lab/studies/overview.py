@@ -49,6 +49,8 @@ def _title(part: pd.DataFrame, study: str, kind: str) -> str:
         data, things = text.TITLES[first["dataset"]], f"texts of {first['sequence']} tokens"
     trained = part.loc[part["epochs"] > 0, "epochs"]
     epochs = f"{trained.max()} epochs from a dense net of {first['dense_epochs']}"
+    if "distillation" in part and part["distillation"].max() > 0.0:
+        epochs += f", which gives {part['distillation'].max():.0%} of the loss"
     return f"{net} on {data} ({sizes} {things}), recipe '{first['variant']}' ({epochs}), {kind}"
 
 

@@ -477,7 +477,7 @@ def conditions(rows: pd.DataFrame) -> str:
         f"{first['train_size']:,} training and {first['test_size']:,} test reviews of "
         f"{first['sequence']} tokens",
         f"epochs: {', '.join(counts)}" + (f" (the slides: {SLIDES_EPOCHS})" if reduced else ""),
-        f"recipe '{first['variant']}'",
+        f"recipe '{first['variant']}'{_taught(own)}",
         "one seed" if seeds == 1 else f"up to {seeds} seeds",
     ]
     wide = _wider_scope(own)
@@ -486,6 +486,14 @@ def conditions(rows: pd.DataFrame) -> str:
     if wide == bert_models.WIDER:
         words.insert(2, f"feed-forward at {bert_models.WIDER_RANK:g} times the rank")
     return "; ".join(words)
+
+
+def _taught(rows: pd.DataFrame) -> str:
+    """What rows of compressed nets learned from, where it was not from the labels alone."""
+    share = pd.to_numeric(rows["distillation"]).max() if "distillation" in rows and len(rows) else 0.0
+    if not share > 0.0:
+        return ""
+    return f" (taught by the dense net{'' if share == 1.0 else f', {share:.0%} of the loss'})"
 
 
 def _wider_scope(rows: pd.DataFrame) -> str | None:
