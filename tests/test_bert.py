@@ -130,6 +130,15 @@ def test_an_activation_aware_svd_looks_at_training_texts(rows, monkeypatch):
     assert list(seen["rank"].values()) == [44, 44, 16]
 
 
+def test_recipes_that_train_the_dense_net_alike_share_it(monkeypatch):
+    names = []
+    monkeypatch.setattr(training, "trained_net", lambda name, train: names.append(name))
+    for variant in ("recipe", "distilled", "slides"):
+        for experiment in bert.grid("imdb", "minilm", ranks=[16], methods=["svd"], variants=[variant])[1:]:
+            bert.dense_net(experiment, {}, None)
+    assert names[0] == names[1] != names[2]
+
+
 def test_a_distilled_run_trains_the_compressed_net_on_the_dense_one(rows, monkeypatch):
     """The loss of its history is the distillation's; it is recorded like any other run."""
     (recipe,) = bert.grid("synthetic", methods=["bias"], ranks=[16], variants=["distilled"], start="random")[

@@ -8,6 +8,7 @@ from its last finished epoch when it is interrupted.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 from collections.abc import Iterable, Sequence
@@ -327,7 +328,8 @@ def pretrained(experiment: Experiment, start: str | None = None) -> tuple[keras.
 def dense_net(experiment: Experiment, data: dict, net: keras.Model) -> tuple[keras.Model, list[dict], float]:
     """The fine-tuned dense net from which an experiment starts, its history, and the seconds it took.
 
-    Trained once for each dataset, seed and recipe, and cached in `cache_dir()`; a second process waits.
+    Trained once for each dataset, seed and setting, whatever the recipe's name, and cached in
+    `cache_dir()`; a second process waits.
 
     Args:
         experiment: any of the study.
@@ -341,7 +343,8 @@ def dense_net(experiment: Experiment, data: dict, net: keras.Model) -> tuple[ker
         history, seconds = fit(net, dense, data)
         return net, history, seconds
 
-    found = training.trained_net(f"bert-{dense.config}", train)
+    unnamed = dataclasses.replace(dense, variant=Experiment.variant)
+    found = training.trained_net(f"bert-{unnamed.config}", train)
     training.forget(folder(dense))
     return found
 
