@@ -191,7 +191,8 @@ def beside(results: pd.DataFrame, study: str, split: str = "test") -> pd.DataFra
     Returns:
         Data frame, the dense net first, then every cell with the four methods and the baselines that were
         measured: the ranks, method, published_ratio, ratio (the slides' convention, recomputed),
-        ratio_model (all that remains over the whole model), published_accuracy, published_sd,
+        for BERT ratio_encoder (all that remains of the encoder blocks), ratio_model (all that remains over
+        the whole model), published_accuracy, published_sd,
         published_difference (from the published original), measured_mean, measured_sd (ddof 1, empty for
         one seed), n_seeds, measured_difference (from the measured dense net of the same seeds). All in
         percent or points. Cells that were not measured have empty columns.
@@ -211,8 +212,9 @@ def beside(results: pd.DataFrame, study: str, split: str = "test") -> pd.DataFra
     by = [*keys, "method"]
     table = table.astype(dict.fromkeys(keys, "int64")).set_index(by)
     measured = tables.over_seeds(results, by, split)
-    for metric, name in (("ratio_percent", "ratio"), ("ratio_model_percent", "ratio_model")):
-        measured[name] = results[results["metric"] == metric].groupby(by)["value"].mean()
+    ratios = ["ratio", "ratio_model"] if study == "vgg16" else ["ratio", "ratio_encoder", "ratio_model"]
+    for name in ratios:
+        measured[name] = results[results["metric"] == f"{name}_percent"].groupby(by)["value"].mean()
     order = {name: place for place, name in enumerate((*names.METHOD_LABELS, *names.REFERENCES))}
     index = sorted(table.index.union(measured.index), key=lambda cell: (*cell[:-1], order[cell[-1]]))
     table = table.reindex(pd.MultiIndex.from_tuples(index, names=by))
@@ -221,6 +223,6 @@ def beside(results: pd.DataFrame, study: str, split: str = "test") -> pd.DataFra
     measured = measured.rename(columns={"gap": "measured_difference", "n": "n_seeds"})
     measured = measured.rename(columns={"mean": "measured_mean", "sd": "measured_sd"})
     table = table.join(measured).reset_index()
-    columns = [*by, "published_ratio", "ratio", "ratio_model", "published_accuracy", "published_sd"]
+    columns = [*by, "published_ratio", *ratios, "published_accuracy", "published_sd"]
     columns += ["published_difference", "measured_mean", "measured_sd", "n_seeds", "measured_difference"]
     return table[columns]

@@ -30,6 +30,7 @@ Version = Callable[[], Figure] | str
 LANGUAGES = ("en", "ko")
 RATIOS = {  # metrics of the rows, with the head of their column
     "ratio_percent": "Ratio\n(%)",
+    "ratio_encoder_percent": "Blocks\n(%)",  # BERT's
     "ratio_model_percent": "Model\n(%)",
 }
 # What must be equal in all rows of one table; in those of compressed nets; in those of the four methods.
@@ -491,7 +492,8 @@ def measured_table(folder: Path, study: str, model: str, lang: str = "en") -> Fi
 
 def _range(values: pd.Series) -> str:
     """The ratios of a line's methods: one number, or the two ends where methods differ (biases)."""
-    ends = dict.fromkeys(f"{value:.1f}" for value in (values.min(), values.max()) if pd.notna(value))
+    found = (value for value in (values.min(), values.max()) if pd.notna(value))
+    ends = dict.fromkeys(f"{value:.1f}".replace("100.0", "100") for value in found)
     return "–".join(ends) or "–"
 
 

@@ -115,6 +115,8 @@ def compact_beside(comparison: pd.DataFrame, comparable: bool = True) -> pd.Data
     frame = pd.DataFrame({"rank": comparison[ranks].astype(str).agg("/".join, axis=1)})
     frame["method"] = comparison["method"]
     frame["ratio %"] = comparison["ratio"].fillna(comparison["published_ratio"]).map("{:.2f}".format)
+    if "ratio_encoder" in comparison:
+        frame["of encoder"] = comparison["ratio_encoder"]
     frame["of model"] = comparison["ratio_model"]
     for name in ("published", "measured"):
         middle = "accuracy" if name == "published" else "mean"

@@ -57,6 +57,8 @@ SETTING_COMPRESSED = (*SETTING, "scope", "epochs")
 UNTRAINED = ("dense", "svd")  # what has no epochs of compression
 BELOW = (*names.BASELINES, *names.REFERENCES)  # the lines that the slides lack
 WHOSE = {"published": "slides", "measured": "ours"}  # short, since the table is full
+# Ways to count what remains, with the heads of their columns.
+RATIOS = {"ratio": "Slides'\nratio", "ratio_encoder": "Of the\nblocks", "ratio_model": "Of the\nmodel"}
 MAX_TOKENS = 24  # on an axis; more could not be read
 
 
@@ -524,14 +526,14 @@ def comparable(rows: pd.DataFrame) -> bool:
 
 
 def compare(rows: pd.DataFrame, split: str = "test") -> pd.DataFrame:
-    """Slide 21's or 22's table beside ours, and the honest ratios: `published.beside` with one more column.
+    """Slide 21's or 22's table beside ours, and the honest ratios, by `published.beside`.
 
     Args:
         rows: of one setting, see `choose`.
         split: whose accuracy, "test" or "validation".
 
     Returns:
-        The columns of `published.beside` and ratio_encoder. Where the slides have no such table
+        The columns of `published.beside`. Where the slides have no such table
         (`comparable`), the published columns are empty and there are no rows but the measured ones.
 
     Raises:
@@ -545,8 +547,6 @@ def compare(rows: pd.DataFrame, split: str = "test") -> pd.DataFrame:
     if not ((rows["metric"] == "accuracy") & (rows["split"] == split)).any():
         raise MissingResults(f"`rows` must hold accuracies of the split {split!r}. Received: none.")
     table = published.beside(rows, model if model in BERTS else "bert_tiny", split)
-    encoder = rows[rows["metric"] == "ratio_encoder_percent"].groupby(["rank", "method"])["value"].mean()
-    table.insert(4, "ratio_encoder", table.set_index(["rank", "method"]).index.map(encoder))
     if not comparable(rows):
         table = table[table["measured_mean"].notna()].reset_index(drop=True)
         table.loc[:, [column for column in table if column.startswith("published")]] = np.nan
@@ -554,7 +554,7 @@ def compare(rows: pd.DataFrame, split: str = "test") -> pd.DataFrame:
 
 
 def comparison_table(rows: pd.DataFrame, split: str = "test") -> Figure:
-    """Slide 21 or 22, typeset: published and measured, two ratios, and what the slides lack below.
+    """Slide 21 or 22, typeset: published and measured, three ratios, and what the slides lack below.
 
     Args:
         rows: of one setting, see `choose`.
@@ -577,31 +577,35 @@ def comparison_table(rows: pd.DataFrame, split: str = "test") -> Figure:
         columns = columns if kind == "published" else ("measured_mean", "measured_sd")
         cells = [_plus_minus(part, method, *columns) for method in methods]
         best = part.reindex(methods)[columns[0]].round(2)
-        bold = [4 + index for index, value in enumerate(best) if value == best.max() and best.count() > 1]
+        bold = [
+            len(start) + 1 + index
+            for index, value in enumerate(best)
+            if value == best.max() and best.count() > 1
+        ]
         return {"cells": [*start, WHOSE[kind], *cells], "bold": bold, **more}
 
     lines, dense = [], table[table["method"] == "dense"]
     for kind, column in (("published", "published_accuracy"), ("measured", "measured_mean")):
         if len(dense) and np.isfinite(dense[column].iloc[0]):
             cell = _plus_minus(dense.set_index("method"), "dense", column, f"{kind}_sd")
-            start = ["dense" if not lines else "", *(["100"] * 2 if not lines else [""] * 2)]
+            start = ["dense" if not lines else "", *(["100"] * 3 if not lines else [""] * 3)]
             lines.append({"cells": [*start, WHOSE[kind], cell], "across": True})
     own = table[table["method"].isin(SLIDE_METHODS)]
     for rank, part in own.groupby("rank"):
         start, more = [str(rank)], {"rule": "thin"}
         if part["published_accuracy"].notna().any():
-            shares = [f"{part['published_ratio'].iloc[0]:g}", ""]
+            shares = [f"{part['published_ratio'].iloc[0]:g}", "", ""]
             lines.append(line("published", part, SLIDE_METHODS, [*start, *shares], **more))
             start, more = [""], {}
         if part["measured_mean"].notna().any():
-            shares = [_most(part["ratio"]), _most(part["ratio_model"])]
+            shares = [_most(part[name]) for name in RATIOS]
             lines.append(line("measured", part, SLIDE_METHODS, [*start, *shares], **more))
-    head = ["Rank", "Slides'\nratio", "Of the\nmodel", ""]
+    head = ["Rank", *RATIOS.values(), ""]
     if others:
-        lines.append({"cells": [*head[:3], "", *map(_short, others)], "head": True})
+        lines.append({"cells": [*head, *map(_short, others)], "head": True})
         for rank, part in measured[measured["method"].isin(others)].groupby("rank"):
             small = part[part["method"].isin(names.BASELINES)]
-            shares = [_most(small["ratio"]), _most(small["ratio_model"])]
+            shares = [_most(small[name]) for name in RATIOS]
             lines.append(line("measured", part, others, [str(rank), *shares]))
     data = text.TITLES.get(first["dataset"], dataset_label(first["dataset"])).split(" (")[0]
     wide = _wider_scope(rows)
@@ -612,7 +616,7 @@ def comparison_table(rows: pd.DataFrame, split: str = "test") -> Figure:
     if "lora" in others:
         keys += "; of LoRA's net 100% remain"
     subtitle = f"{kind}: {conditions(rows)}\n{keys}"
-    fig = slide_table([*head, *map(_short, SLIDE_METHODS)], lines, title, subtitle, left=4, left_width=0.095)
+    fig = slide_table([*head, *map(_short, SLIDE_METHODS)], lines, title, subtitle, left=5, left_width=0.085)
     small = measured[measured["method"].isin(SLIDE_METHODS)]
     if len(small):
         top = small.loc[small["measured_mean"].idxmax()]
