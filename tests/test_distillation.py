@@ -12,6 +12,7 @@ from clora_lab.studies import training
 from clora_lab.studies.distillation import Distilled
 
 EPOCHS = 3
+JIT = keras.backend.backend() == "jax"  # without it JAX runs operation by operation, for minutes
 
 
 def states(model):
@@ -44,7 +45,7 @@ def distilled(share=1.0, rank=4, epochs=EPOCHS):
     )
     model = Distilled(states(wrapped), states(teacher), share)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.Adam(1e-2), loss, loss_weights=model.label_weight, jit_compile=False)
+    model.compile(keras.optimizers.Adam(1e-2), loss, loss_weights=model.label_weight, jit_compile=JIT)
     return model, wrapped, teacher
 
 
@@ -62,7 +63,7 @@ def test_the_loss_is_the_one_of_the_equation():
     share, temperature = 0.7, 3.0
     model = Distilled(states(student), states(teacher), share, temperature)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile("sgd", loss, loss_weights=model.label_weight, jit_compile=False)
+    model.compile("sgd", loss, loss_weights=model.label_weight, jit_compile=JIT)
     found = model.train_on_batch(x, labels)
     # The weights have moved by now: the same nets anew.
     ours, theirs = (
