@@ -34,6 +34,7 @@ SCOPES = {
 # LoRA is here to compare what trains with what remains: of its net everything remains.
 METHODS = (*COMMON, "lora")
 RANKS = (16, 32, 64)
+UNTAUGHT = ("svd", "lora")  # what no distillation changes: nothing trains, or nothing is compressed
 STARTS = {"bert_tiny": "pretrained_here", "bert_small": "preset", "minilm": "package"}
 SEQUENCES = {"bert_tiny": 128, "bert_small": 256, "minilm": 128}
 EVALUATION = {"batch": 100, "traced": True}
@@ -250,7 +251,7 @@ def _data(experiment: Experiment, tokenizer) -> dict[str, tuple[dict, np.ndarray
         )
         for split in ("train", "val", "test")
     }
-    if experiment.distillation:
+    if experiment.distillation and experiment.method not in UNTAUGHT:
         ids, owners = bert_models.pieces(reviews.x_train, tokenizer, experiment.sequence)
         data["pieces"] = text.model_inputs(ids, tokenizer.pad_token_id), reviews.y_train[owners]
     return data
@@ -391,7 +392,7 @@ def run(experiment: Experiment) -> tuple[list[dict], list[dict]]:
                 experiment, dense, lambda: pretrained(experiment, "random")[0], total, **arguments
             )
         trainable = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
-        teacher = None if experiment.method == "lora" else dense
+        teacher = None if experiment.method in UNTAUGHT else dense
         untrained = experiment.method == "svd"
         history, seconds = ([], 0.0) if untrained else fit(model, experiment, data, teacher)
         small = model
