@@ -67,7 +67,10 @@ def test_the_loss_is_the_one_of_the_equation():
     found = model.train_on_batch(x, labels)
     # The weights have moved by now: the same nets anew.
     ours, theirs = (
-        {name: [np.float64(ops.convert_to_numpy(v)) for v in _list(value)] for name, value in found.items()}
+        {
+            name: [np.float64(ops.convert_to_numpy(v)) for v in keras.tree.flatten(value)]
+            for name, value in found.items()
+        }
         for found in (states(net(seed))(x) for seed in (1, 0))
     )
     errors = [
@@ -80,10 +83,6 @@ def test_the_loss_is_the_one_of_the_equation():
     entropy = -scipy.special.log_softmax(z, 1)[np.arange(7), labels].mean()
     expected = (1 - share) * entropy + share * (np.mean(errors) + temperature**2 * divergence)
     assert float(np.ravel(found)[0]) == pytest.approx(expected, rel=1e-4)
-
-
-def _list(value):
-    return value if isinstance(value, list) else [value]
 
 
 def test_it_learns_what_the_teacher_says_and_leaves_the_teacher_alone():

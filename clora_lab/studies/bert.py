@@ -157,6 +157,11 @@ class Experiment(Settings):
         return f"{bert_models.title(self.model, self.start)} on {text.TITLES[self.dataset]}{share}"
 
     @property
+    def taught(self) -> bool:
+        """Whether the dense net gives a part of the loss."""
+        return self.distillation > 0.0 and self.method not in UNTAUGHT
+
+    @property
     def dense(self) -> Experiment:
         """The experiment that trains the dense net from which this one starts."""
         shared = ("dataset", "seed", "variant", "model", "start", "sequence", "fraction", "dense_epochs")
@@ -251,7 +256,7 @@ def _data(experiment: Experiment, tokenizer) -> dict[str, tuple[dict, np.ndarray
         )
         for split in ("train", "val", "test")
     }
-    if experiment.distillation and experiment.method not in UNTAUGHT:
+    if experiment.taught:
         ids, owners = bert_models.pieces(reviews.x_train, tokenizer, experiment.sequence)
         data["pieces"] = text.model_inputs(ids, tokenizer.pad_token_id), reviews.y_train[owners]
     return data
@@ -268,14 +273,17 @@ def fit(
         model: a BERT classifier without a preprocessor, so that it takes token ids.
         experiment: the recipe.
         data: split -> (inputs, labels).
-        teacher: the dense net that it learns from, where the recipe has a distillation.
+        teacher: the dense net, for an experiment that is `taught`.
     """
     wrapped = bool(cl.clora_layers(model)) and experiment.method != "lora"
-    batches = training.Batches(*data["train"], experiment.batch_size, experiment.seed)
+    batches = training.Batches(
+        *data["pieces" if experiment.taught else "train"],
+        experiment.batch_size,
+        experiment.seed,
+        each_epoch=len(data["train"][1]),
+    )
     how = {}
-    if experiment.distillation and teacher is not None:
-        count = len(data["train"][1])
-        batches = training.Batches(*data["pieces"], experiment.batch_size, experiment.seed, each_epoch=count)
+    if experiment.taught:
         states = map(distillation.bert_states, (model, teacher))
         model = distillation.Distilled(*states, experiment.distillation)
         how["loss_weights"] = model.label_weight
@@ -337,15 +345,14 @@ def dense_net(experiment: Experiment, data: dict, net: keras.Model) -> tuple[ker
         data: split -> (inputs, labels).
         net: what `pretrained` gives; it is trained in place if the cache has no net.
     """
-    dense = experiment.dense
+    dense = dataclasses.replace(experiment.dense, variant=Experiment.variant)
 
     def train():
         keras.utils.set_random_seed(dense.seed)
         history, seconds = fit(net, dense, data)
         return net, history, seconds
 
-    unnamed = dataclasses.replace(dense, variant=Experiment.variant)
-    found = training.trained_net(f"bert-{unnamed.config}", train)
+    found = training.trained_net(f"bert-{dense.config}", train)
     training.forget(folder(dense))
     return found
 
@@ -392,9 +399,8 @@ def run(experiment: Experiment) -> tuple[list[dict], list[dict]]:
                 experiment, dense, lambda: pretrained(experiment, "random")[0], total, **arguments
             )
         trainable = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
-        teacher = None if experiment.method in UNTAUGHT else dense
         untrained = experiment.method == "svd"
-        history, seconds = ([], 0.0) if untrained else fit(model, experiment, data, teacher)
+        history, seconds = ([], 0.0) if untrained else fit(model, experiment, data, teacher=dense)
         small = model
         if experiment.method in layers.METHODS:
             force = experiment.floor > 0.0 or experiment.schedule == "constant"

@@ -49,9 +49,17 @@ def _title(part: pd.DataFrame, study: str, kind: str) -> str:
         data, things = text.TITLES[first["dataset"]], f"texts of {first['sequence']} tokens"
     trained = part.loc[part["epochs"] > 0, "epochs"]
     epochs = f"{trained.max()} epochs from a dense net of {first['dense_epochs']}"
-    if "distillation" in part and part["distillation"].max() > 0.0:
-        epochs += f", which gives {part['distillation'].max():.0%} of the loss"
+    share = taught(part)
+    if share:
+        epochs += f", which gives {share:.0%} of the loss"
     return f"{net} on {data} ({sizes} {things}), recipe '{first['variant']}' ({epochs}), {kind}"
+
+
+def taught(rows: pd.DataFrame) -> float:
+    """Share of the loss that the dense net gave in the training of these rows; 0 where none is recorded."""
+    if "distillation" not in rows or rows.empty:
+        return 0.0
+    return pd.to_numeric(rows["distillation"]).fillna(0.0).max()
 
 
 def comparable(part: pd.DataFrame) -> str | None:

@@ -18,7 +18,7 @@ from matplotlib.ticker import PercentFormatter
 from scipy.special import expit
 
 from clora_lab import _checks
-from clora_lab.studies import bert_models, names, published, shapes, text, training
+from clora_lab.studies import bert_models, names, overview, published, shapes, text, training
 from clora_lab.studies.figure_base import (
     BLUE,
     GREEN,
@@ -492,8 +492,8 @@ def conditions(rows: pd.DataFrame) -> str:
 
 def _taught(rows: pd.DataFrame) -> str:
     """What rows of compressed nets learned from, where it was not from the labels alone."""
-    share = pd.to_numeric(rows["distillation"]).max() if "distillation" in rows and len(rows) else 0.0
-    if not share > 0.0:
+    share = overview.taught(rows)
+    if not share:
         return ""
     return f" (taught by the dense net{'' if share == 1.0 else f', {share:.0%} of the loss'})"
 
