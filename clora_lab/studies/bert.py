@@ -34,7 +34,7 @@ SCOPES = {
 # LoRA is here to compare what trains with what remains: of its net everything remains.
 METHODS = (*COMMON, "lora")
 RANKS = (16, 32, 64)
-UNTAUGHT = ("svd", "lora")  # what no distillation changes: nothing trains, or nothing is compressed
+UNTAUGHT = ("dense", "svd", "lora")  # what no distillation changes: nothing trains, or nothing is compressed
 STARTS = {"bert_tiny": "pretrained_here", "bert_small": "preset", "minilm": "package"}
 SEQUENCES = {"bert_tiny": 128, "bert_small": 256, "minilm": 128}
 EVALUATION = {"batch": 100, "traced": True}
