@@ -12,7 +12,7 @@ numbers: a step costs the same on them. The backend is KERAS_BACKEND's.
 
 import argparse
 
-from clora_lab.studies import processes
+from clora_lab.lab import processes  # noqa: E402
 
 processes.limit_threads()
 
@@ -26,8 +26,10 @@ import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 
 import clora_lab as cl  # noqa: E402
-from clora_lab.studies import bert_models, tables, text, training  # noqa: E402
-from clora_lab.studies.datasets import DatasetError  # noqa: E402
+from clora_lab.lab import tables, training  # noqa: E402
+from clora_lab.lab.data import text  # noqa: E402
+from clora_lab.lab.data.datasets import DatasetError  # noqa: E402
+from clora_lab.lab.nets import bert_models  # noqa: E402
 
 WORDS = 2_000  # size of the vocabulary: the embedding is a look-up, its size costs only the optimiser
 BATCH = 32

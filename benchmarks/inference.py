@@ -8,7 +8,7 @@ difference.
 
 import argparse
 
-from clora_lab.studies import processes
+from clora_lab.lab import processes  # noqa: E402
 
 processes.limit_threads()
 
@@ -23,7 +23,8 @@ import onnxruntime  # noqa: E402
 import pandas as pd  # noqa: E402
 
 import clora_lab as cl  # noqa: E402
-from clora_lab.studies import models, tables  # noqa: E402
+from clora_lab.lab import tables  # noqa: E402
+from clora_lab.lab.nets import models  # noqa: E402
 
 
 def session(model, folder):

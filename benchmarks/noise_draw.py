@@ -5,7 +5,7 @@ python benchmarks/noise_draw.py [--rounds 15]
 
 import argparse
 
-from clora_lab.studies import processes
+from clora_lab.lab import processes  # noqa: E402
 
 processes.limit_threads()
 
@@ -17,7 +17,7 @@ import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 
 from clora_lab import noise  # noqa: E402
-from clora_lab.studies import tables  # noqa: E402
+from clora_lab.lab import tables  # noqa: E402
 
 REPEAT = 20  # draws in one compiled call, so that the call itself does not count
 

@@ -9,7 +9,7 @@ costs the same on them.
 
 import argparse
 
-from clora_lab.studies import processes
+from clora_lab.lab import processes  # noqa: E402
 
 processes.limit_threads()
 
@@ -21,7 +21,8 @@ import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 
 import clora_lab as cl  # noqa: E402
-from clora_lab.studies import models, tables  # noqa: E402
+from clora_lab.lab import tables  # noqa: E402
+from clora_lab.lab.nets import models  # noqa: E402
 from clora_lab.studies.experiments import STEPS_PER_EXECUTION  # noqa: E402
 
 OPEN = 0.56  # share of the slides' schedule during which the noise is on: (1 - 0.3) * (0.85 - 0.05)

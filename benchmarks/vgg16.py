@@ -33,7 +33,9 @@ import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 
 import clora_lab as cl  # noqa: E402
-from clora_lab.studies import models, runner, tables, vgg16  # noqa: E402
+from clora_lab.lab import runner, tables  # noqa: E402
+from clora_lab.lab.nets import models  # noqa: E402
+from clora_lab.studies import vgg16  # noqa: E402
 
 
 def wrapped(dense, method, factorization):

@@ -17,7 +17,8 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from clora_lab.studies import models, widgets
+from clora_lab.course import widgets  # noqa: E402
+from clora_lab.lab.nets import models  # noqa: E402
 
 REPEATS = 3
 

@@ -101,7 +101,7 @@ def ratio(original: keras.Model, compressed: keras.Model, convention: str = "mod
         return remain / sum(row["original_parameters"] for row in rows if row["compressed"])
     total = original.count_params()
     if convention in ENCODER_CONVENTIONS:
-        blocks = tuple(surgery._blocks(original))
+        blocks = tuple(surgery.blocks(original))
         if not blocks:
             raise ValueError(
                 f"`convention` {convention!r} is of the encoder blocks of KerasHub, and model "
@@ -120,7 +120,7 @@ def ratio(original: keras.Model, compressed: keras.Model, convention: str = "mod
             bias = factors.rule(old).bias_of(old)
             remain += 0 if bias is None else math.prod(bias.shape)
     if convention == "slides_head":
-        outputs = surgery._output_layers(original)
+        outputs = surgery.output_layers(original)
         remain += sum(old.count_params() for _, old, _ in pairs if id(old) in outputs)
     if convention == "slides_bert_norms":
         norms = (old for _, old, _ in pairs if isinstance(old, keras.layers.LayerNormalization))
@@ -130,9 +130,9 @@ def ratio(original: keras.Model, compressed: keras.Model, convention: str = "mod
 
 def _pairs(original, compressed):
     """(path, old layer, list of the new layers in its place) for every layer of the original."""
-    new = dict(surgery._walk(compressed))
+    new = dict(surgery.walk(compressed))
     found = []
-    for path, old in surgery._walk(original):
+    for path, old in surgery.walk(original):
         if path not in new:
             raise ValueError(
                 f"Layer {path!r} of `original` is not in `compressed`: the second model must have been made "
@@ -175,7 +175,7 @@ def _row(path, old, new) -> dict:
     else:
         run = sum(layer.count_params() for layer in new)
         stored = getattr(last, "clora_stored", run)
-    before, after = _flops(old), 0
+    before, after = flops(old), 0
     if factored or (wrapped and last.rule.merges):  # the factors are multiplied, the whole kernel runs
         kernel = math.prod(last.kernel_shape if factored else last.rule.kernel_shape)
         run = kernel + (old.kernel.shape[-1] if _has_bias(new) else 0)
@@ -183,7 +183,7 @@ def _row(path, old, new) -> dict:
     elif wrapped:
         after = last.rule.pair_flops(last.rank, _output_shape(last))
     else:
-        after = sum(_flops(layer) for layer in new)
+        after = sum(flops(layer) for layer in new)
     return {
         "layer": path,
         "type": type(old).__name__,
@@ -212,7 +212,7 @@ def _output_shape(layer):
     return layer.compute_output_shape(layer.get_build_config()["input_shape"])
 
 
-def _flops(layer) -> int:
+def flops(layer) -> int:
     """Of a layer that has a rule; 0 for the others, whose share is small."""
     if not factors.supported(layer):
         return 0

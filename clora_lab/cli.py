@@ -41,7 +41,7 @@ ResultsOption = Annotated[
 @contextlib.contextmanager
 def _errors():
     """Turn what can go wrong into one clear message and an exit code."""
-    from clora_lab.studies.datasets import DatasetError
+    from clora_lab.lab.data.datasets import DatasetError
 
     try:
         yield
@@ -104,13 +104,16 @@ def reproduce_toy(
         python -m clora_lab reproduce toy --seeds 5 --variants slides,cosine --ranks 16
     """
     with _errors():
-        from clora_lab.studies import datasets, processes
+        from clora_lab.lab import processes
+        from clora_lab.lab.data import datasets
 
         processes.limit_threads()
         dataset = datasets.resolve(dataset)  # before the imports that take seconds
         datasets.obtain(dataset)
-        from clora_lab.studies import experiments, gallery, published, runner, tables
-        from clora_lab.studies.results import ResultsStore
+        from clora_lab.lab import runner, tables
+        from clora_lab.lab.results import ResultsStore
+        from clora_lab.slides import gallery, published
+        from clora_lab.studies import experiments
 
         grid = experiments.toy_grid(
             dataset,
@@ -181,12 +184,14 @@ def reproduce_vgg16(
         KERAS_BACKEND=jax python -m clora_lab reproduce vgg16 --part full --seeds 3 --start imagenet
     """
     with _errors():
-        from clora_lab.studies import processes
+        from clora_lab.lab import processes
 
         if jobs != 1:
             processes.limit_threads()
-        from clora_lab.studies import cifar, runner, vgg16
-        from clora_lab.studies.results import ResultsStore
+        from clora_lab.lab import runner
+        from clora_lab.lab.data import cifar
+        from clora_lab.lab.results import ResultsStore
+        from clora_lab.studies import vgg16
 
         changes = {"epochs": epochs, "dense_epochs": dense_epochs}
         grid = vgg16.grid(
@@ -265,12 +270,14 @@ def reproduce_bert(
         KERAS_BACKEND=jax python -m clora_lab reproduce bert --model bert_small --seeds 3
     """
     with _errors():
-        from clora_lab.studies import processes
+        from clora_lab.lab import processes
 
         if jobs != 1:
             processes.limit_threads()
-        from clora_lab.studies import bert, runner, text
-        from clora_lab.studies.results import ResultsStore
+        from clora_lab.lab import runner
+        from clora_lab.lab.data import text
+        from clora_lab.lab.results import ResultsStore
+        from clora_lab.studies import bert
 
         changes = {"epochs": epochs, "dense_epochs": dense_epochs, "sequence": sequence, "start": start}
         changes |= {"learning_rate": learning_rate, "dense_learning_rate": dense_learning_rate}
@@ -321,13 +328,15 @@ def reproduce_future(
         python -m clora_lab reproduce future --dataset digits --questions surface
     """
     with _errors():
-        from clora_lab.studies import datasets, processes
+        from clora_lab.lab import processes
+        from clora_lab.lab.data import datasets
 
         processes.limit_threads()
         dataset = datasets.resolve(dataset)
         datasets.obtain(dataset)
-        from clora_lab.studies import future, runner
-        from clora_lab.studies.results import ResultsStore
+        from clora_lab.lab import runner
+        from clora_lab.lab.results import ResultsStore
+        from clora_lab.studies import future
 
         grid = future.grid(dataset, range(seeds), questions.split(","), epochs=epochs)
         store = ResultsStore(results, future.STUDY)
@@ -338,8 +347,9 @@ def reproduce_future(
 
 
 def _show_answers(rows, split: str = "test", questions=("inits", "noise", "surface")):
-    from clora_lab.studies import future, tables
-    from clora_lab.studies.figure_base import MissingResults
+    from clora_lab.lab import tables
+    from clora_lab.lab.figures.figure_base import MissingResults
+    from clora_lab.studies import future
 
     note = f"{split} accuracy in percent; difference: points from the slides' recipe, paired by seed"
     for question in questions:
@@ -348,7 +358,8 @@ def _show_answers(rows, split: str = "test", questions=("inits", "noise", "surfa
 
 
 def _show_parts(rows, study: str, split: str = "test"):
-    from clora_lab.studies import overview, tables
+    from clora_lab.lab import tables
+    from clora_lab.studies import overview
 
     for title, part in overview.parts(rows, study):
         note = f"{split} accuracy in percent; gap: points from the dense net; n: seeds"
@@ -397,13 +408,14 @@ def pretrain(
         for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"):
             os.environ.setdefault(name, str(threads))
         from clora_lab import _checks
-        from clora_lab.studies import text
+        from clora_lab.lab.data import text
 
         _checks.one_of("model", model, ("bert-tiny", "bert-small"))
         reviews = text.load(dataset, fraction, path=path)
         import pandas as pd
 
-        from clora_lab.studies import bert_models, names, tables
+        from clora_lab.lab import names, tables
+        from clora_lab.lab.nets import bert_models
 
         key = model.replace("-", "_")
         place = out or bert_models.pretrained_dir(key)
@@ -448,7 +460,7 @@ def draw_figures(
             found = sorted(set(rows["dataset"]))
             raise ValueError(f"`dataset` {dataset!r} has no rows in {store.path}. There are: {found}.")
         if dataset == "fashion_mnist":
-            from clora_lab.studies import slide_page
+            from clora_lab.slides import slide_page
 
             logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # a font without bold
             saved = slide_page.save_slide_figures(out, store.folder, lang)
@@ -456,7 +468,7 @@ def draw_figures(
                 typer.echo(f"note: {stem}: {note}", err=True)
             typer.echo(f"{len(saved.files)} files in {out}; open {saved.files[-1]}")
             return
-        from clora_lab.studies import gallery
+        from clora_lab.slides import gallery
 
         _draw(rows, store.read_history(), dataset, out, gallery)
 
@@ -483,7 +495,9 @@ def report(
     """
     with _errors():
         from clora_lab import _checks
-        from clora_lab.studies import future, overview, published, tables
+        from clora_lab.lab import tables
+        from clora_lab.slides import published
+        from clora_lab.studies import future, overview
 
         _checks.one_of("split", split, ("validation", "test"))
         _checks.one_of("study", study, ("toy", *overview.STUDIES, future.STUDY))
@@ -535,7 +549,8 @@ def audit_slides(
     """
     with _errors():
         from clora_lab import _checks
-        from clora_lab.studies import audit, tables
+        from clora_lab.lab import tables
+        from clora_lab.slides import audit
 
         _checks.one_of("kind", kind, (*audit.KINDS, "both"))
         table = audit.audit()
@@ -558,7 +573,8 @@ def data():
     with _errors():
         import pandas as pd
 
-        from clora_lab.studies import datasets, tables, text
+        from clora_lab.lab import tables
+        from clora_lab.lab.data import datasets, text
 
         status = datasets.status()
         status = pd.concat([status, pd.DataFrame(text.status())], ignore_index=True)
@@ -571,8 +587,8 @@ def data():
 
 
 def _store(folder: Path | None, study: str = "toy"):
-    from clora_lab.studies.paths import data_dir
-    from clora_lab.studies.results import ResultsStore
+    from clora_lab.lab.paths import data_dir
+    from clora_lab.lab.results import ResultsStore
 
     store = ResultsStore(folder or data_dir() / "results", study)
     if not store.path.is_file():

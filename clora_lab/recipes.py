@@ -69,7 +69,7 @@ def save_recipe(model: keras.Model, folder: str | os.PathLike) -> Path:
         "config": config,
         # A copy, since KerasHub writes the layers that it makes into the config.
         "layers": _difference(keras.saving.deserialize_keras_object(copy.deepcopy(config)), model),
-        "frozen": [path for path, layer in surgery._walk(model) if not layer.trainable],
+        "frozen": [path for path, layer in surgery.walk(model) if not layer.trainable],
         "parameters": model.count_params(),
     }
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -120,7 +120,7 @@ def load_recipe(folder: str | os.PathLike) -> keras.Model:
     base = keras.saving.deserialize_keras_object(recipe["config"])
     for number, layer in enumerate(_with_assets(base)):
         layer.load_assets(str(folder / ASSETS / str(number)))
-    known = dict(surgery._walk(base))
+    known = dict(surgery.walk(base))
     if absent := sorted(set(recipe["layers"]) - set(known)):
         raise ValueError(
             f"The recipe in {folder} replaces the layers {absent}, which Keras {keras.__version__} does "
@@ -133,9 +133,9 @@ def load_recipe(folder: str | os.PathLike) -> keras.Model:
             return None
         return [keras.saving.deserialize_keras_object(config) for config in recipe["layers"][path]]
 
-    model, _ = surgery._rewrite(base, replace)
+    model, _ = surgery.rewrite(base, replace)
     frozen = set(recipe["frozen"])
-    for path, layer in surgery._walk(model):
+    for path, layer in surgery.walk(model):
         layer.trainable = path not in frozen
     if model.count_params() != recipe["parameters"]:
         raise ValueError(
@@ -154,7 +154,7 @@ def load_recipe(folder: str | os.PathLike) -> keras.Model:
 
 def _difference(base, model) -> dict[str, list[dict]]:
     """path -> configs of the layers that stand in `model` for one of the model that Keras rebuilds."""
-    now, rebuilt, found = dict(surgery._walk(model)), dict(surgery._walk(base)), {}
+    now, rebuilt, found = dict(surgery.walk(model)), dict(surgery.walk(base)), {}
     for path, layer in rebuilt.items():
         if path not in now:
             raise ValueError(

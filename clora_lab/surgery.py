@@ -97,7 +97,7 @@ def compress(
         >>> [type(layer).__name__ for layer in model_c.layers]
         ['CLoRA', 'Dense']
     """
-    _check_model(model)
+    check_model(model)
     _checks.one_of("factorization", factorization, factors.FACTORIZATIONS)
     if any(isinstance(layer, CLoRA) for layer in model._flatten_layers()):
         raise ValueError(
@@ -115,8 +115,8 @@ def compress(
             f"{'no' if calibration is None else 'a'} calibration batch. Give inputs of the model, for "
             "instance calibration=x_train[:500], or use another init without them."
         )
-    paths = dict(_walk(model))
-    chosen = _choose(model, paths, targets, factorization)
+    paths = dict(walk(model))
+    chosen = choose(model, paths, targets, factorization)
     ranks = {path: _rank_of(path, paths[path], rank, factorization) for path in chosen}
     state = np.random.SeedSequence(seed).generate_state(len(chosen))
     seeds = {path: int(value % 2**31) for path, value in zip(chosen, state, strict=True)}
@@ -142,7 +142,7 @@ def compress(
 
     for path in chosen:
         _warn_break_even(factors.rule(paths[path], factorization), ranks[path])
-    result, new_layers = _rewrite(model, replace)
+    result, new_layers = rewrite(model, replace)
     for old in paths.values():
         (new,) = new_layers[id(old)]
         if isinstance(new, CLoRA):
@@ -257,8 +257,8 @@ def finalize(model: keras.Model, force: bool = False, keep_factors: bool = False
             return layer.rule.final_factored(layer.rank, config)
         return layer.rule.final(layer.rank, config)
 
-    result, new_layers = _rewrite(model, replace)
-    for _, old in _walk(model):
+    result, new_layers = rewrite(model, replace)
+    for _, old in walk(model):
         new = new_layers[id(old)]
         if not isinstance(old, CLoRA):
             _copy_weights(old, new[0])
@@ -336,7 +336,7 @@ def clora_layers(model: keras.Model) -> list[CLoRA]:
     return list(found.values())
 
 
-def _check_model(model):
+def check_model(model):
     if not isinstance(model, keras.Model):
         raise ValueError(f"`model` must be a keras.Model. Received: {type(model).__name__}.")
     own_call = type(model).call not in (keras.Sequential.call, Functional.call)
@@ -353,7 +353,7 @@ def _check_model(model):
         )
 
 
-def _walk(model, prefix: str = "") -> Iterator[tuple[str, keras.layers.Layer]]:
+def walk(model, prefix: str = "") -> Iterator[tuple[str, keras.layers.Layer]]:
     """(path, layer) of every layer that can be replaced, each layer once."""
     seen = set()
 
@@ -375,21 +375,21 @@ def _walk(model, prefix: str = "") -> Iterator[tuple[str, keras.layers.Layer]]:
     yield from visit(model.layers, prefix)
 
 
-def _blocks(model, prefix: str = "") -> list[str]:
+def blocks(model, prefix: str = "") -> list[str]:
     """The paths of the KerasHub encoder blocks."""
     found = []
     for layer in model.layers:
         if isinstance(layer, (keras.Sequential, Functional)):
-            found += _blocks(layer, f"{prefix}{layer.name}/")
+            found += blocks(layer, f"{prefix}{layer.name}/")
         elif kerashub.is_block(layer):
             found.append(f"{prefix}{layer.name}/")
     return found
 
 
-def _choose(model, paths, targets, factorization) -> list[str]:
+def choose(model, paths, targets, factorization) -> list[str]:
     """The paths that `targets` means; raises where one of them can't be had."""
     if targets is None:
-        outputs = _output_layers(model)
+        outputs = output_layers(model)
         chosen = [
             path
             for path, layer in paths.items()
@@ -506,7 +506,7 @@ def _warn_break_even(rule, rank):
         )
 
 
-def _output_layers(model) -> set[int]:
+def output_layers(model) -> set[int]:
     """ids of the layers with weights nearest to the outputs."""
     found = set()
 
@@ -530,13 +530,13 @@ def _output_layers(model) -> set[int]:
     return found
 
 
-def _rewrite(model, replace):
+def rewrite(model, replace):
     """Copy a model, layer by layer: `replace(layer, path)` gives the layers in its place, or None for a copy.
 
     Returns:
         The new model and a dict id(old layer) -> list of new layers.
     """
-    names = {id(layer): path for path, layer in _walk(model)}
+    names = {id(layer): path for path, layer in walk(model)}
     done: dict[int, list] = {}
 
     def chain(layer):

@@ -48,7 +48,7 @@ LEARNING_RATE = 1e-3
 BATCH_SIZE = 30
 SEED = 0
 
-from clora_lab.studies import course
+from clora_lab.course import course
 
 RUN = course.mode(RUN)
 DATASET = course.dataset()
@@ -62,7 +62,10 @@ from keras.ops import convert_to_numpy as to_numpy
 
 import clora_lab as cl
 from clora_lab import factors
-from clora_lab.studies import datasets, diagrams, models, widgets
+from clora_lab.course import widgets
+from clora_lab.lab.data import datasets
+from clora_lab.lab.nets import models
+from clora_lab.slides import diagrams
 
 # %% [markdown]
 # No numbers of this notebook are recorded beforehand: its trainings take seconds, so every mode runs them. `RUN` only

@@ -49,7 +49,7 @@ LEARNING_RATE = 1e-3
 BATCH_SIZE = 30
 SEED = 0
 
-from clora_lab.studies import course
+from clora_lab.course import course
 
 RUN = course.mode(RUN)
 DATASET = course.dataset()
@@ -63,7 +63,13 @@ from keras.ops import convert_to_numpy as to_numpy
 
 import clora_lab as cl
 from clora_lab import schedules
-from clora_lab.studies import datasets, diagrams, experiments, figures, models, training, widgets
+from clora_lab.course import widgets
+from clora_lab.lab import training
+from clora_lab.lab.data import datasets
+from clora_lab.lab.figures import figures
+from clora_lab.lab.nets import models
+from clora_lab.slides import diagrams
+from clora_lab.studies import experiments
 
 # %% [markdown]
 # ## 1 · From adapter to compression (어댑터에서 압축으로)

@@ -54,7 +54,7 @@ EPOCHS, BATCH_SIZE, TRAINING_IMAGES = 30, 30, 48_000
 BEGIN, END = 0.05, 0.85  # of the decay, in fractions of all steps
 SEEDS = range(5)  # in full mode
 
-from clora_lab.studies import course
+from clora_lab.course import course
 
 RUN = course.mode(RUN)
 
@@ -64,7 +64,12 @@ import pandas as pd
 from scipy import stats
 
 import clora_lab as cl
-from clora_lab.studies import experiments, figures, models, paths, published, results, runner, tables, widgets
+from clora_lab.course import widgets
+from clora_lab.lab import paths, results, runner, tables
+from clora_lab.lab.figures import figures
+from clora_lab.lab.nets import models
+from clora_lab.slides import published
+from clora_lab.studies import experiments
 
 SLIDES = published.load("toy")
 

@@ -53,7 +53,7 @@ DECAYS = (0.8, 0.5, 0.3)  # values of d at which laws are compared
 DRAWS = 20_000  # simulated draws
 BATCH = 30  # images in a batch, as in the slides
 
-from clora_lab.studies import course
+from clora_lab.course import course
 
 RUN = course.mode(RUN)
 
@@ -65,7 +65,12 @@ from scipy import stats
 
 import clora_lab as cl
 from clora_lab import noise
-from clora_lab.studies import datasets, derivation, diagrams, experiments, figures, models, widgets
+from clora_lab.course import derivation, widgets
+from clora_lab.lab.data import datasets
+from clora_lab.lab.figures import figures
+from clora_lab.lab.nets import models
+from clora_lab.slides import diagrams
+from clora_lab.studies import experiments
 
 DATASET = course.dataset()
 rng = np.random.default_rng(SEED)

@@ -55,7 +55,7 @@ LIVE_RANK = 8  # of the small net that sections 1 to 7 train live
 LIVE_METHOD = "noise_bias"  # "wds" | "bias" | "noise" | "noise_bias"
 SEED = 0
 
-from clora_lab.studies import course
+from clora_lab.course import course
 
 RUN = course.mode(RUN, study="vgg16")
 DATASET = course.dataset("vgg16")
@@ -70,21 +70,12 @@ from keras.ops import convert_to_numpy as to_numpy
 
 import clora_lab as cl
 from clora_lab import factors
-from clora_lab.studies import (
-    cifar,
-    conv_figures,
-    diagrams,
-    models,
-    names,
-    paths,
-    published,
-    results,
-    runner,
-    shapes,
-    slide_plots,
-    training,
-    vgg16,
-)
+from clora_lab.lab import names, paths, results, runner, training
+from clora_lab.lab.data import cifar
+from clora_lab.lab.figures import conv_figures
+from clora_lab.lab.nets import models
+from clora_lab.slides import diagrams, published, shapes, slide_plots
+from clora_lab.studies import vgg16
 
 SLIDES = published.load("vgg16")
 rng = np.random.default_rng(SEED)

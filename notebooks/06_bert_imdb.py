@@ -56,7 +56,7 @@ SEED = 0
 if importlib.util.find_spec("keras_hub") is None:  # of all notebooks this one alone needs it
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", "keras-hub>=0.32,<0.33"], check=True)
 
-from clora_lab.studies import course
+from clora_lab.course import course
 
 RUN = course.mode(RUN, study="bert")
 DATASET = course.dataset("bert")
@@ -72,20 +72,13 @@ from keras.ops import convert_to_numpy as to_numpy
 
 import clora_lab as cl
 from clora_lab import factors
-from clora_lab.studies import (
-    bert,
-    bert_models,
-    names,
-    paths,
-    published,
-    results,
-    runner,
-    shapes,
-    text,
-    text_figures,
-    text_widgets,
-    training,
-)
+from clora_lab.course import text_widgets
+from clora_lab.lab import names, paths, results, runner, training
+from clora_lab.lab.data import text
+from clora_lab.lab.figures import text_figures
+from clora_lab.lab.nets import bert_models
+from clora_lab.slides import published, shapes
+from clora_lab.studies import bert
 
 pd.set_option("display.max_colwidth", 240)
 rng = np.random.default_rng(SEED)

@@ -52,7 +52,7 @@ METHOD = "noise_bias"  # the claim is about this one of "wds", "bias", "noise", 
 SPLIT = "test"  # used for no choice in any study
 QUICK_SEEDS, FULL_SEEDS = range(3), range(5)  # of the live run of section 2
 
-from clora_lab.studies import course
+from clora_lab.course import course
 
 RUN = course.mode(RUN)
 
@@ -61,18 +61,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from clora_lab.studies import (
-    audit,
-    conclusion,
-    conclusion_figures,
-    experiments,
-    names,
-    paths,
-    published,
-    results,
-    runner,
-    slide_figures,
-)
+from clora_lab.lab import names, paths, results, runner
+from clora_lab.slides import audit, conclusion, conclusion_figures, published, slide_figures
+from clora_lab.studies import experiments
 
 pd.set_option("display.max_colwidth", 200)
 NAME = names.method_label(METHOD)
@@ -320,7 +311,7 @@ else:
 # %% [markdown]
 # ## 4. The audit in short — 감사 요약
 #
-# `clora_lab.studies.audit` computes again every figure that the slides derive from others. "Arithmetic" rows use the slides' own numbers and rules; "convention" rows count the same words another way.
+# `clora_lab.slides.audit` computes again every figure that the slides derive from others. "Arithmetic" rows use the slides' own numbers and rules; "convention" rows count the same words another way.
 
 # %% tags=["nbval-check-output"]
 everything = audit.audit()

@@ -52,7 +52,7 @@ DATASET = "fashion_mnist"  # whose recorded rows; section 4 has its own
 SPLIT = "test"  # "test" | "validation"
 QUICK_SEEDS = range(2)  # of the live run of section 2
 
-from clora_lab.studies import course
+from clora_lab.course import course
 
 RUN = course.mode(RUN)
 
@@ -63,17 +63,12 @@ from scipy import stats
 
 import clora_lab as cl
 from clora_lab import factors, noise
-from clora_lab.studies import (
-    datasets,
-    experiments,
-    future,
-    future_figures,
-    future_widgets,
-    models,
-    paths,
-    results,
-    runner,
-)
+from clora_lab.course import future_widgets
+from clora_lab.lab import paths, results, runner
+from clora_lab.lab.data import datasets
+from clora_lab.lab.figures import future_figures
+from clora_lab.lab.nets import models
+from clora_lab.studies import experiments, future
 
 # %% [markdown]
 # ## 1. How to ask — 질문하는 법

@@ -8,7 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from clora_lab.studies import audit, names, published, shapes
+from clora_lab.lab import names
+from clora_lab.slides import audit, published, shapes
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,11 @@ import pytest
 
 pytest.importorskip("keras_hub")
 
-from clora_lab.studies import bert, published, runner, training
-from clora_lab.studies.paths import data_dir
-from clora_lab.studies.results import ResultsStore, columns
+from clora_lab.lab import runner, training
+from clora_lab.lab.paths import data_dir
+from clora_lab.lab.results import ResultsStore, columns
+from clora_lab.slides import published
+from clora_lab.studies import bert
 
 SMALL = bert.Experiment(
     "synthetic", "noise_bias", rank=16, start="random", sequence=16, fraction=0.2, epochs=1, dense_epochs=2,
@@ -147,8 +149,8 @@ def test_a_distilled_run_trains_the_compressed_net_on_the_dense_one(rows, monkey
     assert recipe.distillation == 1.0 and recipe.init == "activations"
     experiment = dataclasses.replace(SMALL, method="bias", scope="encoder", distillation=1.0)
     made = []
-    whole = bert.distillation.Distilled
-    monkeypatch.setattr(bert.distillation, "Distilled", lambda *a: made.append(whole(*a)) or made[-1])
+    whole = bert.distill.Distilled
+    monkeypatch.setattr(bert.distill, "Distilled", lambda *a: made.append(whole(*a)) or made[-1])
     found, history = experiment.run()
     (model,) = made
     assert model.share == 1.0 and model.teacher.count_params() > 0

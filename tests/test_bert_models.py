@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 import clora_lab as cl
-from clora_lab.studies import bert_models, paths, text, training
-from clora_lab.studies.datasets import DatasetDamaged, DatasetMissing
+from clora_lab.lab import paths, training
+from clora_lab.lab.data import text
+from clora_lab.lab.data.datasets import DatasetDamaged, DatasetMissing
+from clora_lab.lab.nets import bert_models
 
 hub = pytest.importorskip("keras_hub", reason="needs the extra 'text' (Python 3.11 or later)")
 
@@ -421,7 +423,8 @@ def test_pretraining_learns_and_is_a_start(tiny_shape):
 KILLED = """
 import os, sys
 import keras
-from clora_lab.studies import bert_models, text
+from clora_lab.lab.data import text
+from clora_lab.lab.nets import bert_models
 bert_models.SHAPES["bert_tiny"] = bert_models.Shape(2, 2, 16, 32)
 settings = bert_models.Pretraining(epochs=2, batch_size=20, length=24, guessed=60, learning_rate=1e-2)
 class Kill(keras.callbacks.Callback):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clora_lab.studies import cifar
-from clora_lab.studies.datasets import DatasetDamaged, DatasetMissing
+from clora_lab.lab.data import cifar
+from clora_lab.lab.data.datasets import DatasetDamaged, DatasetMissing
 
 CLASSES = ("cat", "dog", "ship", "frog", "bird", "deer", "horse", "plane", "car", "truck")
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from clora_lab.studies.results import ResultsStore
+from clora_lab.lab.results import ResultsStore
 
 
 def run(*arguments, **environment):

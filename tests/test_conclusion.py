@@ -11,9 +11,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from clora_lab.studies import conclusion, conclusion_figures, names, published
-from clora_lab.studies.figure_base import MissingResults
-from clora_lab.studies.results import FLOATS, INTEGERS, columns
+from clora_lab.lab import names
+from clora_lab.lab.figures.figure_base import MissingResults
+from clora_lab.lab.results import FLOATS, INTEGERS, columns
+from clora_lab.slides import conclusion, conclusion_figures, published
 
 METHODS = names.METHODS
 

@@ -7,8 +7,10 @@ import pytest
 
 import clora_lab as cl
 from clora_lab import factors
-from clora_lab.studies import conv_figures, figures, models, published
-from clora_lab.studies.results import columns
+from clora_lab.lab.figures import conv_figures, figures
+from clora_lab.lab.nets import models
+from clora_lab.lab.results import columns
+from clora_lab.slides import published
 
 SHAPE = (3, 3, 4, 6)
 

@@ -9,8 +9,12 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from clora_lab.studies import bert, bert_models, course, datasets, experiments, figures, text, vgg16
-from clora_lab.studies.results import HISTORY_COLUMNS, RESULT_COLUMNS, ResultsStore
+from clora_lab.course import course
+from clora_lab.lab.data import datasets, text
+from clora_lab.lab.figures import figures
+from clora_lab.lab.nets import bert_models
+from clora_lab.lab.results import HISTORY_COLUMNS, RESULT_COLUMNS, ResultsStore
+from clora_lab.studies import bert, experiments, vgg16
 
 FILES = list(datasets.FASHION_MNIST_MD5)
 

@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from clora_lab.studies import datasets, paths
+from clora_lab.lab import paths
+from clora_lab.lab.data import datasets
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 FILES = list(datasets.FASHION_MNIST_MD5)

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from clora_lab.studies import derivation, figures
+from clora_lab.course import derivation
+from clora_lab.lab.figures import figures
 
 SIZE = 200_000
 

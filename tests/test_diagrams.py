@@ -11,7 +11,8 @@ from matplotlib.colors import to_hex
 from matplotlib.patches import Polygon, Rectangle
 from matplotlib.text import Text
 
-from clora_lab.studies import diagrams, figures
+from clora_lab.lab.figures import figures
+from clora_lab.slides import diagrams
 
 TOY = [
     ("flatten", "Flatten", "784"),

@@ -12,9 +12,12 @@ import numpy as np
 import pytest
 
 import clora_lab as cl
-from clora_lab.studies import datasets, experiments, models, runner, training
-from clora_lab.studies.paths import data_dir
-from clora_lab.studies.results import LAST_METRIC, ResultsError, ResultsStore
+from clora_lab.lab import runner, training
+from clora_lab.lab.data import datasets
+from clora_lab.lab.nets import models
+from clora_lab.lab.paths import data_dir
+from clora_lab.lab.results import LAST_METRIC, ResultsError, ResultsStore
+from clora_lab.studies import experiments
 
 DIGITS = experiments.Experiment("digits", "noise_bias", rank=8, epochs=2)
 

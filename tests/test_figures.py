@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation, Text
 from PIL import Image
 
-from clora_lab.studies import figures
+from clora_lab.lab.figures import figures
 
 EPOCHS = 30
 RATIOS = {16: 9.9, 32: 19.5, 64: 38.9}

@@ -58,11 +58,11 @@ def disturb(model, seed=9):
 
 
 def paths(model):
-    return [path for path, _ in surgery._walk(model)]
+    return [path for path, _ in surgery.walk(model)]
 
 
 def wrapped(model):
-    return [path for path, layer in surgery._walk(model) if isinstance(layer, cl.CLoRA)]
+    return [path for path, layer in surgery.walk(model) if isinstance(layer, cl.CLoRA)]
 
 
 def predict(model, texts=TEXTS):
@@ -130,7 +130,7 @@ def test_targets_in_blocks(targets, number):
 
 def test_rank_by_path():
     compressed = nets.compress(bert(), rank={"*transformer_layer_0/*": 3, "*": 2})
-    ranks = {path: layer.rank for path, layer in surgery._walk(compressed) if isinstance(layer, cl.CLoRA)}
+    ranks = {path: layer.rank for path, layer in surgery.walk(compressed) if isinstance(layer, cl.CLoRA)}
     assert {rank for path, rank in ranks.items() if "layer_0" in path} == {3}
     assert {rank for path, rank in ranks.items() if "layer_0" not in path} == {2}
 
@@ -354,7 +354,7 @@ SHAPES = {"tiny": (2, 2, 128, 512), "small": (4, 8, 512, 2048)}
 @pytest.mark.parametrize("name, convention", [("tiny", "slides_bert_norms"), ("small", "slides_bert")])
 def test_ratios_of_the_slides(name, convention):
     """Slide 21 counts 1,024 parameters more than by slide 22's way: the norms, or each bias twice."""
-    from clora_lab.studies import published
+    from clora_lab.slides import published
 
     blocks, heads, width, inner = SHAPES[name]
     # Vocabulary and positions stand outside of the blocks: a short one changes none of these ratios.

@@ -3,9 +3,9 @@
 import pandas as pd
 import pytest
 
+from clora_lab.lab.paths import data_dir
+from clora_lab.lab.results import ResultsStore
 from clora_lab.studies import overview
-from clora_lab.studies.paths import data_dir
-from clora_lab.studies.results import ResultsStore
 
 
 @pytest.fixture(params=overview.STUDIES)

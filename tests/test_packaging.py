@@ -176,7 +176,7 @@ def test_wheel_states_its_licence_and_its_command(wheel, project):
 def test_wheel_finds_its_tables_without_a_checkout(wheel, tmp_path):
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     code = (
-        "from clora_lab.studies.paths import data_dir; print(data_dir());"
+        "from clora_lab.lab.paths import data_dir; print(data_dir());"
         "print((data_dir() / 'published/toy.csv').read_text(), end='')"
     )
     run = subprocess.run(

@@ -5,7 +5,8 @@ import math
 import pandas as pd
 import pytest
 
-from clora_lab.studies import published, results
+from clora_lab.lab import results
+from clora_lab.slides import published
 
 METHODS = ["wds", "bias", "noise", "noise_bias"]
 

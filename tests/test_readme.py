@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from clora_lab import schedules
-from clora_lab.studies import future, overview, tables
-from clora_lab.studies.paths import data_dir
-from clora_lab.studies.results import ResultsStore
+from clora_lab.lab import tables
+from clora_lab.lab.paths import data_dir
+from clora_lab.lab.results import ResultsStore
+from clora_lab.studies import future, overview
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

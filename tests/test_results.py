@@ -15,8 +15,8 @@ import pandas as pd
 import pytest
 from filelock import FileLock
 
-from clora_lab.studies import results
-from clora_lab.studies.results import (
+from clora_lab.lab import results
+from clora_lab.lab.results import (
     HISTORY_COLUMNS,
     RESULT_COLUMNS,
     ResultsError,

@@ -4,7 +4,8 @@ import keras
 import pytest
 
 from clora_lab import factors
-from clora_lab.studies import models, shapes
+from clora_lab.lab.nets import models
+from clora_lab.slides import shapes
 
 
 def test_the_toy_table_is_the_toy_net():

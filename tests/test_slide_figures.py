@@ -15,21 +15,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from clora_lab.studies import (
-    audit,
-    datasets,
-    diagrams,
-    figure_tables,
-    figures,
-    published,
-    slide_figures,
-    slide_page,
-    slide_plots,
-)
-from clora_lab.studies.figure_base import MissingResults
-from clora_lab.studies.names import METHODS
-from clora_lab.studies.results import FLOATS, INTEGERS, ResultsStore, columns
-from clora_lab.studies.slide_figures import SlideFigure
+from clora_lab.lab.data import datasets
+from clora_lab.lab.figures import figure_tables, figures
+from clora_lab.lab.figures.figure_base import MissingResults
+from clora_lab.lab.names import METHODS
+from clora_lab.lab.results import FLOATS, INTEGERS, ResultsStore, columns
+from clora_lab.slides import audit, diagrams, published, slide_figures, slide_page, slide_plots
+from clora_lab.slides.slide_figures import SlideFigure
 
 
 def record(folder, study, values, ratios, **settings):

@@ -6,8 +6,9 @@ import tarfile
 import numpy as np
 import pytest
 
-from clora_lab.studies import paths, text
-from clora_lab.studies.datasets import DatasetDamaged, DatasetMissing
+from clora_lab.lab import paths
+from clora_lab.lab.data import text
+from clora_lab.lab.data.datasets import DatasetDamaged, DatasetMissing
 
 COUNT = 40
 WORDS = "the a film plot was is good bad ! . very not actors and boring music".split()

@@ -8,8 +8,12 @@ import pandas as pd
 import pytest
 
 import clora_lab as cl
-from clora_lab.studies import bert, bert_models, figures, published, shapes, text, text_figures
-from clora_lab.studies.results import columns
+from clora_lab.lab.data import text
+from clora_lab.lab.figures import figures, text_figures
+from clora_lab.lab.nets import bert_models
+from clora_lab.lab.results import columns
+from clora_lab.slides import published, shapes
+from clora_lab.studies import bert
 
 keras_hub = pytest.importorskip("keras_hub")
 LENGTH = 16

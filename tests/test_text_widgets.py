@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from clora_lab.studies import figures, text, text_figures, text_widgets
+from clora_lab.course import text_widgets
+from clora_lab.lab.data import text
+from clora_lab.lab.figures import figures, text_figures
 
 pytest.importorskip("keras_hub")
 from test_text_figures import LENGTH, tiny_classifier  # noqa: E402

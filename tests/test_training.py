@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import clora_lab as cl
-from clora_lab.studies import training
-from clora_lab.studies.training import Batches
+from clora_lab.lab import training
+from clora_lab.lab.training import Batches
 
 EPOCHS = 4
 
@@ -187,7 +187,7 @@ SCRIPT = """
 import sys, time
 sys.path.insert(0, {tests!r})
 import test_training as t
-from clora_lab.studies import training
+from clora_lab.lab import training
 import clora_lab as cl, keras
 
 class Slow(keras.callbacks.Callback):

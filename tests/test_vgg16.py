@@ -15,9 +15,12 @@ import pytest
 
 import clora_lab as cl
 from clora_lab import factors
-from clora_lab.studies import models, published, runner, training, vgg16
-from clora_lab.studies.paths import data_dir
-from clora_lab.studies.results import ResultsStore, columns
+from clora_lab.lab import runner, training
+from clora_lab.lab.nets import models
+from clora_lab.lab.paths import data_dir
+from clora_lab.lab.results import ResultsStore, columns
+from clora_lab.slides import published
+from clora_lab.studies import vgg16
 
 SMALL = vgg16.Experiment(
     "digits32", "noise_bias", rank=4, dense_rank=4, part="tiny", model="small_vgg", epochs=2,
@@ -213,7 +216,8 @@ RUN = """
 import sys
 sys.path.insert(0, {tests!r})
 import time, keras
-from clora_lab.studies import vgg16, training, results, runner
+from clora_lab.lab import results, runner, training
+from clora_lab.studies import vgg16
 import test_vgg16 as t
 
 begin = training.Batches.__getitem__

@@ -11,7 +11,10 @@ import pytest
 
 import clora_lab as cl
 from clora_lab import noise, schedules
-from clora_lab.studies import datasets, figures, models, widgets
+from clora_lab.course import widgets
+from clora_lab.lab.data import datasets
+from clora_lab.lab.figures import figures
+from clora_lab.lab.nets import models
 
 
 def compress(model, rank, **arguments):

@@ -1,1 +1,1 @@
-"""What an experiment needs: data, models, runner, recorded results, published tables, figures."""
+"""The studies: a page each."""

@@ -18,12 +18,14 @@ import keras
 import numpy as np
 
 import clora_lab as cl
-from clora_lab import _checks, layers, schedules
-from clora_lab.studies import bert_models, distillation, text, training
+from clora_lab import _checks, distill, layers, schedules
+from clora_lab.lab import training
+from clora_lab.lab.data import text
+from clora_lab.lab.nets import bert_models
+from clora_lab.lab.paths import cache_dir
+from clora_lab.lab.runner import Settings, history_rows, result_rows
 from clora_lab.studies.experiments import LR_SCHEDULES
 from clora_lab.studies.experiments import METHODS as COMMON
-from clora_lab.studies.paths import cache_dir
-from clora_lab.studies.runner import Settings, history_rows, result_rows
 
 SCOPES = {
     "attention": bert_models.ATTENTION,
@@ -284,8 +286,8 @@ def fit(
     )
     how = {}
     if experiment.taught:
-        states = map(distillation.bert_states, (model, teacher))
-        model = distillation.Distilled(*states, experiment.distillation)
+        states = map(distill.bert_states, (model, teacher))
+        model = distill.Distilled(*states, experiment.distillation)
         how["loss_weights"] = model.label_weight
     training.compile_model(
         model,

@@ -17,9 +17,11 @@ import numpy as np
 
 import clora_lab as cl
 from clora_lab import _checks, layers, schedules
-from clora_lab.studies import datasets, models, training
-from clora_lab.studies.runner import Settings, history_rows, result_rows
-from clora_lab.studies.training import PathViews, build_net, measured, sizes, trained_net
+from clora_lab.lab import training
+from clora_lab.lab.data import datasets
+from clora_lab.lab.nets import models
+from clora_lab.lab.runner import Settings, history_rows, result_rows
+from clora_lab.lab.training import PathViews, build_net, measured, sizes, trained_net
 
 BASELINES = ("dense", "svd", "svd_finetune", "scratch")
 METHODS = (*BASELINES, *layers.METHODS)
@@ -289,7 +291,7 @@ def run(experiment: Experiment) -> tuple[list[dict], list[dict]]:
     """Carry out one experiment and return its result rows and its history rows; writes no result.
 
     Returns:
-        Rows with the columns of `clora_lab.studies.results`: accuracies as fractions, the last row's
+        Rows with the columns of `clora_lab.lab.results`: accuracies as fractions, the last row's
         metric is "seconds" (this training alone, without the dense net's).
     """
     keras.utils.clear_session()

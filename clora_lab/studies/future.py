@@ -18,10 +18,12 @@ from scipy import stats
 
 import clora_lab as cl
 from clora_lab import _checks, schedules
-from clora_lab.studies import conclusion, experiments, tables, training
+from clora_lab.lab import tables, training
+from clora_lab.lab.figures.figure_base import MissingResults
+from clora_lab.lab.names import METHODS, dataset_label
+from clora_lab.slides import conclusion
+from clora_lab.studies import experiments
 from clora_lab.studies.experiments import Experiment
-from clora_lab.studies.figure_base import MissingResults
-from clora_lab.studies.names import METHODS, dataset_label
 
 STUDY = "future"
 # In the order of every table: the slides' start, two that take W's place at once, and two that do not.

@@ -7,7 +7,10 @@ from collections.abc import Iterator
 import pandas as pd
 
 from clora_lab import _checks
-from clora_lab.studies import bert_models, cifar, models, names, published, tables, text
+from clora_lab.lab import names, tables
+from clora_lab.lab.data import cifar, text
+from clora_lab.lab.nets import bert_models, models
+from clora_lab.slides import published
 
 # What makes rows comparable: one table each. The last one is no property of the dense net.
 PARTS = {

@@ -18,10 +18,12 @@ import keras
 
 import clora_lab as cl
 from clora_lab import _checks, factors, layers, schedules, surgery
-from clora_lab.studies import cifar, models, training
+from clora_lab.lab import training
+from clora_lab.lab.data import cifar
+from clora_lab.lab.nets import models
+from clora_lab.lab.paths import cache_dir
+from clora_lab.lab.runner import Settings, history_rows, result_rows
 from clora_lab.studies.experiments import LR_SCHEDULES, METHODS
-from clora_lab.studies.paths import cache_dir
-from clora_lab.studies.runner import Settings, history_rows, result_rows
 
 NETS = {"vgg16": models.vgg16, "small_vgg": models.small_vgg}
 CONVOLUTIONS = models.VGG16_CONVOLUTIONS
@@ -226,7 +228,7 @@ def equal_ranks(model: keras.Model, rank: int) -> dict[str, int]:
         {'block1_conv1': 16, 'block2_conv1': 9, 'block3_conv1': 9, 'block3_conv2': 7}
     """
     found = {}
-    for _, layer in surgery._walk(model):
+    for _, layer in surgery.walk(model):
         if isinstance(layer, keras.layers.Conv2D):
             pair, loralib = factors.rule(layer), factors.rule(layer, "loralib")
             equal = loralib.parameters(rank) // pair.parameters(1)
@@ -246,7 +248,7 @@ def arguments(experiment: Experiment, model: keras.Model) -> dict:
     factorization = experiment.factorization
     limits = {
         layer.name: min(experiment.rank, factors.rule(layer, factorization).max_rank)
-        for _, layer in surgery._walk(model)
+        for _, layer in surgery.walk(model)
         if isinstance(layer, keras.layers.Conv2D)
     }
     return {"rank": {**limits, **dense}, "targets": TARGETS, "factorization": factorization}

@@ -1,0 +1,1 @@
+"""Figures of recorded rows: one style, one grammar of marks."""

@@ -1,0 +1,1 @@
+"""The nets that the studies compress."""

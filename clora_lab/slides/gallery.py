@@ -1,0 +1,89 @@
+"""The slides' figures of the toy project, drawn from recorded rows and saved."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from clora_lab.lab import tables
+from clora_lab.lab.figures import figures
+from clora_lab.slides import published
+from clora_lab.studies import experiments
+
+
+def toy_figures(
+    results: pd.DataFrame, history: pd.DataFrame, dataset: str
+) -> dict[str, Callable[[], Figure]]:
+    """File stem -> function that draws it, for slides 9, 10, 12, 14, 15 and 16 on one dataset's rows.
+
+    Slides 10, 12 and 15 show the smallest recorded rank, 16 on Fashion-MNIST. Slide 14 shows the first
+    layer of the trained dense net, which is trained if it is not cached.
+
+    Raises:
+        ValueError: if there is no compressed net among the rows. A drawing raises it too, if its rows
+            are missing; the message says how to get them.
+    """
+    history = history[history["dataset"] == dataset]
+    results = results[results["dataset"] == dataset]
+    ranks = results.loc[results["rank"] > 0, "rank"]
+    if ranks.empty:
+        raise ValueError(f"`results` has no compressed net of {dataset!r}. {figures.REMEDY}")
+    rank, steps = int(ranks.min()), int(history["step"].max())
+    first = experiments.Experiment(dataset, "wds", rank=rank)
+    one = history[history["seed"] == history["seed"].min()]
+    summary = tables.summarise(results)
+
+    def decay():
+        run = one[(one["method"] == "wds") & (one["rank"] == rank) & (one["variant"] == "slides")]
+        points = run if len(run) else None
+        return figures.decay_curve(first.decay(steps), steps, dataset=dataset, recorded=points)
+
+    def noise():
+        net, _, _ = experiments.dense_net(first)
+        weights = np.ravel(keras.ops.convert_to_numpy(net.get_layer("dense").kernel))
+        weights = pd.Series(weights, name="first dense layer")
+        return figures.noise_densities(weights, [0.8, 0.5, 0.3], dataset=dataset)
+
+    def table():
+        return figures.comparison_table(published.compare(results, dataset=dataset), dataset=dataset)
+
+    def against_ratio(variant):
+        rows = summary[summary["variant"] == variant]
+        return figures.accuracy_against_ratio(rows, dataset=dataset)
+
+    return {
+        "slide_09_decay": decay,
+        "slide_10_training": lambda: figures.training_curves(one, rank=rank),
+        "slide_12_paths": lambda: figures.path_accuracies(one, rank=rank),
+        "slide_14_noise": noise,
+        "slide_15_variants": lambda: figures.variant_curves(history, rank=rank),
+        "slide_16_methods": lambda: figures.method_curves(history),
+        "slide_16_table": table,
+    } | {
+        f"accuracy_against_ratio_{variant}": functools.partial(against_ratio, variant)
+        for variant in ("slides", "cosine")
+        if (summary["variant"] == variant).any()
+    }
+
+
+def save_toy_figures(results, history, dataset: str, folder: Path) -> tuple[list[Path], list[str]]:
+    """Draw all of `toy_figures` into a folder as PNG and SVG.
+
+    Returns:
+        The files, and a line for each figure whose rows are missing.
+    """
+    files, missing = [], []
+    for stem, draw in toy_figures(results, history, dataset).items():
+        try:
+            figure = draw()
+        except figures.MissingResults as error:
+            missing.append(f"{stem}: {error}")
+            continue
+        files += figures.save(figure, Path(folder) / stem)
+    return files, missing

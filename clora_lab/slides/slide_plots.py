@@ -1,0 +1,407 @@
+"""Plots of what the slides print or draw: slides 6, 8, 12, 13, 14, 16, 18 and 24.
+
+Companions of `figures` (plots of recorded runs) and `diagrams` (the slides' drawings).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
+from scipy.stats import norm
+
+from clora_lab import _checks
+from clora_lab.lab.figures.figure_base import (
+    BLUE,
+    GREEN,
+    INK,
+    METHOD_STYLES,
+    ORANGE,
+    RED,
+    REMEDY,
+    SLIDE_METHODS,
+    MissingResults,
+    new_figure,
+    one_dataset,
+    per_cent,
+    require,
+    seeds_in_words,
+    set_title,
+    shared_legend,
+    styled,
+    subtitle_of,
+    wanted_runs,
+)
+from clora_lab.lab.names import method_label
+from clora_lab.slides import shapes
+
+STAGES = (1.0, 0.66, 0.33, 0.0)  # the decays that slides 8 and 13 draw
+PATHS = {  # what is evaluated: history column, colour, hatch
+    "original path, d·(W·x + b)": ("val_original_accuracy", BLUE, ""),
+    "adapter path, B·A": ("val_compressed_accuracy", ORANGE, "///"),
+    "both, what trains": ("val_accuracy", GREEN, "..."),
+}
+
+
+@styled
+def trained_parameters(ranks: Sequence[int] = (16, 32, 64)) -> Figure:
+    """Slide 6 counted: what fine-tuning and LoRA train of the toy net's two hidden layers.
+
+    Fine-tuning trains the kernels and biases, LoRA the pairs, r·(k + d) for a kernel of shape (k, d).
+
+    Args:
+        ranks: r of both pairs.
+
+    Raises:
+        ValueError: a rank below 1.
+
+    Example:
+        >>> trained_parameters([16]).alt_text[-54:]
+        'fine-tuning trains 233,856 parameters, rank 16 22,784.'
+    """
+    full = shapes.total(shapes.TOY_WRAPPED)
+    counts = {f"LoRA, r = {rank}": shapes.remaining(shapes.TOY_WRAPPED, rank, bias=False) for rank in ranks}
+    names, values = ["Fine-tuning", *counts], [full, *counts.values()]
+    fig = new_figure(0.9 + 0.4 * len(names))
+    ax = fig.subplots()
+    places = np.arange(len(names))
+    ax.barh(places, values, color=[BLUE] + [ORANGE] * len(counts), edgecolor=INK, height=0.62)
+    for place, value in zip(places, values, strict=True):
+        share = f" ({100 * value / full:.1f}%)" if value != full else ""
+        ax.text(value + 0.01 * full, place, f"{value:,}{share}", va="center")
+    ax.set_yticks(places, names)
+    ax.invert_yaxis()
+    ax.set(xlabel="Trained parameters", xlim=(0, 1.2 * full))
+    ax.xaxis.set_major_locator(MaxNLocator(4))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    ax.grid(axis="y", visible=False)
+    title = "What is trained: the toy net's two hidden layers"
+    set_title(fig, title, "Counted from the shapes 784 × 256 and 256 × 128")
+    spoken = ", ".join(f"rank {rank} {n:,}" for rank, n in zip(ranks, counts.values(), strict=True))
+    fig.alt_text = f"{title}: fine-tuning trains {full:,} parameters, {spoken}."
+    return fig
+
+
+@styled
+def stage_accuracies(
+    history: pd.DataFrame, method: str = "wds", rank: int = 16, variant: str = "slides"
+) -> Figure:
+    """Slides 8 and 13 measured: what each path knows at the four stages of the decay.
+
+    For each stage the epoch is taken whose decay is nearest to the drawn one, d = 1, 0.66, 0.33, 0 (the last
+    epoch at 0). The bars are validation accuracies, means over the seeds.
+
+    Args:
+        history: a row an epoch with the validation accuracies of the three views (fractions).
+        method, rank, variant: which runs.
+
+    Raises:
+        MissingResults: no such run, or only one view was recorded; one missing view is named in the subtitle.
+
+    Example:
+        >>> fig = stage_accuracies(history, method="noise_bias", rank=16)  # doctest: +SKIP
+    """
+    columns = [column for column, _, _ in PATHS.values()]
+    base = ["dataset", "method", "rank", "variant", "seed", "epoch", "decay"]
+    require(history, "history", [*base, *columns])
+    rows = wanted_runs(history, method=method, rank=rank, variant=variant)
+    means = rows.groupby("epoch")[["decay", *columns]].mean()
+    paths = {label: path for label, path in PATHS.items() if means[path[0]].notna().any()}
+    if len(paths) < 2:
+        raise MissingResults(
+            f"`history` must hold values of at least two of {columns} for method={method!r}, rank={rank}. "
+            f"Received: {[path[0] for path in paths.values()]}. {REMEDY}"
+        )
+    epochs = [(means["decay"] - stage).abs().iloc[::-1].idxmin() if stage < 1 else 0 for stage in STAGES]
+    epochs[-1] = means.index[-1]
+    stages = means.loc[epochs]
+    fig = new_figure(3.3)
+    ax = fig.subplots()
+    for index, (label, (column, color, hatch)) in enumerate(paths.items()):
+        places = np.arange(len(stages)) + (index - (len(paths) - 1) / 2) * 0.27
+        look = {"color": color, "hatch": hatch, "edgecolor": INK, "linewidth": 0.8}
+        ax.bar(places, stages[column], width=0.25, label=label, **look)
+        for place, value in zip(places, stages[column], strict=True):
+            ax.text(place, value + 0.015, f"{100 * value:.0f}", ha="center")
+    ticks = [f"d = {d:.2f}\nepoch {e}" for e, d in zip(epochs, stages["decay"], strict=True)]
+    ax.set_xticks(range(len(stages)), ticks)
+    ax.set(ylabel="Validation accuracy (%)", ylim=(0, 1))
+    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
+    ax.grid(axis="x", visible=False)
+    shared_legend(fig, [ax], ncols=3)
+    title = f"What each path knows: {method_label(method)}, rank {rank}, {one_dataset(rows, 'history')}"
+    count = rows["seed"].nunique()
+    missing = [label for label in PATHS if label not in paths]
+    set_title(
+        fig,
+        title,
+        subtitle_of(f"mean of {count} seeds" if count > 1 else seeds_in_words(rows), missing=missing),
+    )
+    said = "; ".join(
+        f"d = {stage['decay']:.2f}: "
+        + ", ".join(f"{label.split(',')[0]} {per_cent(stage[path[0]])}" for label, path in paths.items())
+        for _, stage in stages.iterrows()
+    )
+    fig.alt_text = f"{title}; validation accuracy at {said}."
+    return fig
+
+
+@styled
+def slide_reading(note: Mapping, original: float, epochs: int = 30) -> Figure:
+    """Slide 12 as printed: the one point of its curve that the slide reads off.
+
+    Args:
+        note: 'epoch', 'decay', 'accuracy' (fraction), 'change' (fraction, as the slide states it).
+        original: accuracy of the uncompressed net that the slides print, a fraction.
+        epochs: of the training, for the axis.
+
+    Raises:
+        ValueError: an entry of `note` is missing.
+
+    Example:
+        >>> note = {"epoch": 20, "decay": 0.23, "accuracy": 0.8007, "change": -0.092}
+        >>> slide_reading(note, original=0.8779).alt_text[-45:]
+        'from the original accuracy it is −7.7 points.'
+    """
+    missing = sorted({"epoch", "decay", "accuracy", "change"} - set(note))
+    if missing:
+        raise ValueError(f"`note` must have the entries {missing}. Received: {sorted(note)}.")
+    fig = new_figure(3.1)
+    ax = fig.subplots()
+    ax.axhline(original, color=INK, label=f"original net, as printed: {per_cent(original, 2)}")
+    star = {"linestyle": "", "marker": "*", "markersize": 13, "color": ORANGE, "markeredgecolor": INK}
+    label = f"original path alone at d = {note['decay']:g}: {per_cent(note['accuracy'], 2)}"
+    ax.plot([note["epoch"]], [note["accuracy"]], label=label, **star)
+    stated = f"{100 * note['change']:+.1f} points".replace("-", "−")
+    found = f"{100 * (note['accuracy'] - original):+.1f} points".replace("-", "−")
+    text = f"epoch {note['epoch']}, d = {note['decay']:g}\nslide: {stated}\n"
+    text += f"from {per_cent(original, 2)}: {found}"
+    ax.text(note["epoch"] - 0.6, note["accuracy"] - 0.03, text, ha="right", va="top", linespacing=1.4)
+    ax.set(xlim=(0, epochs), ylim=(0, 1), xlabel="Epoch", ylabel="Validation accuracy (%)")
+    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
+    shared_legend(fig, [ax], ncols=2)
+    title = "Each path alone, as published: Only WDS, Fashion-MNIST"
+    set_title(fig, title, "The slide prints the numbers of one point; its curves are a picture")
+    fig.alt_text = (
+        f"{title}: at epoch {note['epoch']}, d = {note['decay']:g}, the original path alone has "
+        f"{per_cent(note['accuracy'], 2)}; the slide calls that {stated}, from the original accuracy it is "
+        f"{found}."
+    )
+    return fig
+
+
+@styled
+def noise_law(decays: Sequence[float] = (0.8, 0.5, 0.3), mean: float = 0.5) -> Figure:
+    """Slide 14 as its equations: normal densities of W, d·W, the noise n and d·W + n.
+
+    W ~ N(m, σ²), d·W ~ N(d·m, d²σ²), n ~ N((1 − d)·m, (1 − d²)·σ²), so d·W + n ~ N(m, σ²).
+
+    Args:
+        decays: d, each in (0, 1), a panel each.
+        mean: m in units of σ; above 0, so that the shift of d·W is seen.
+
+    Raises:
+        ValueError: no decay, or one outside of (0, 1).
+
+    Example:
+        >>> fig = noise_law([0.5])
+    """
+    decays = [_checks.real("decays", d, 0.0, 1.0) for d in decays]
+    if not decays or min(decays) == 0 or max(decays) == 1:
+        raise ValueError(f"`decays` must be numbers between 0 and 1, both excluded. Received: {decays}.")
+    fig = new_figure(3.3)
+    axes = fig.subplots(1, len(decays), sharex=True, sharey=True, squeeze=False)[0]
+    x = np.linspace(mean - 4, mean + 4, 401)
+    for ax, d in zip(axes, decays, strict=True):
+        ax.plot(x, norm.pdf(x, mean, 1), label="W", color=INK, linewidth=3.2, alpha=0.35)
+        ax.plot(x, norm.pdf(x, d * mean, d), label="d·W", color=BLUE, linestyle="--")
+        spread = np.sqrt(1 - d**2)
+        ax.plot(
+            x,
+            norm.pdf(x, (1 - d) * mean, spread),
+            label="noise n",
+            color=ORANGE,
+            linestyle=":",
+            linewidth=2.2,
+        )
+        total = norm.pdf(x, d * mean + (1 - d) * mean, np.sqrt(d**2 + spread**2))
+        ax.plot(x, total, label="d·W + n", color=RED, linestyle="-.")
+        ax.set(title=f"d = {d:g}", xlabel="Weight in units of σ")
+    axes[0].set(ylim=(0, 1.4), xlim=(x[0], x[-1]), ylabel="Density (1 / σ)")
+    axes[0].xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    shared_legend(fig, axes[:1], ncols=4)
+    title = "The law of the noise, as published"
+    set_title(
+        fig, title, f"W normal with mean m = {mean:g} σ; n is independent of W, and d·W + n has the law of W"
+    )
+    said = ", ".join(f"{np.sqrt(1 - d**2):.2f} σ at d = {d:g}" for d in decays)
+    fig.alt_text = (
+        f"{title}: normal densities of W, d·W, the noise and their sum; the noise has the spread {said}."
+    )
+    return fig
+
+
+@styled
+def published_accuracies(table: pd.DataFrame, title: str) -> Figure:
+    """Slide 16's numbers as a plot: accuracy against the printed ratio, a line a method.
+
+    Args:
+        table: as of `published.load("toy")`: method, rank, ratio_percent, accuracy_percent.
+        title: above the plot.
+
+    Raises:
+        MissingResults: a column is missing.
+
+    Example:
+        >>> from clora_lab.slides import published
+        >>> fig = published_accuracies(published.load("toy"), "Accuracy against parameters left")
+    """
+    require(table, "table", ["method", "rank", "ratio_percent", "accuracy_percent"])
+    fig = new_figure(3.7)
+    ax = fig.subplots()
+    for method in SLIDE_METHODS:
+        rows = table[table["method"] == method].sort_values("ratio_percent")
+        style = {**METHOD_STYLES[method], "markersize": 6.5}
+        ax.plot(rows["ratio_percent"], rows["accuracy_percent"], label=method_label(method), **style)
+    original = table.loc[table["method"] == "original", "accuracy_percent"].item()
+    ax.axhline(original, color=INK, linewidth=1.4, label="Dense")
+    cells = table[table["method"] != "original"]
+    marks = cells.drop_duplicates("rank").set_index("rank")["ratio_percent"]
+    ax.set_xscale("log")
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_xticks(marks, [f"{ratio:g}\nrank {rank}" for rank, ratio in marks.items()])
+    ax.set(xlabel="Parameters left (%), as printed, log scale", ylabel="Accuracy (%)")
+    ax.set_xlim(marks.min() / 1.3, marks.max() * 1.3)
+    ax.grid(axis="x", visible=False)
+    shared_legend(fig, [ax], ncols=3)
+    set_title(fig, title, "Published: single runs, validation accuracy, no ±")
+    best = cells.loc[cells["accuracy_percent"].idxmax()]
+    fig.alt_text = (
+        f"{title}: the best printed cell is {method_label(best['method'])} at rank {best['rank']} with "
+        f"{best['accuracy_percent']:.2f}%, the original has {original:.2f}%."
+    )
+    return fig
+
+
+@styled
+def layer_parameters(conv_rank: int = 16, dense_rank: int = 16) -> Figure:
+    """Slide 18 counted: the parameters of each of VGG16's layers, and of the pair that replaces its kernel.
+
+    Args:
+        conv_rank, dense_rank: of the pairs, at least 1.
+
+    Raises:
+        ValueError: a rank below 1.
+
+    Example:
+        >>> fig = layer_parameters(16, 16)
+    """
+    layers = [*shapes.VGG16_WRAPPED, shapes.VGG16_HEAD]
+    rank = {"Conv2D": conv_rank, "Dense": dense_rank}
+    places = np.arange(len(layers))
+    original = np.array([layer.parameters for layer in layers])
+    fig = new_figure(4.9)
+    ax = fig.subplots()
+    ax.barh(places, original, color=BLUE, alpha=0.35, edgecolor=INK, label="original layer")
+    pairs = {"loralib": (RED, "D"), "pair": (GREEN, "o")}
+    larger = []
+    for name, (color, marker) in pairs.items():
+        left = [
+            layer.pair(rank[layer.kind], name) + layer.bias
+            if layer is not shapes.VGG16_HEAD
+            else layer.parameters
+            for layer in layers
+        ]
+        label = {"loralib": "loralib's factors (slides)", "pair": "k × k to rank, then 1 × 1"}[name]
+        ax.plot(left, places, linestyle="", marker=marker, color=color, label=label, markeredgecolor=INK)
+        if name == "loralib":
+            larger = [y.name for y, n, m in zip(layers, left, original, strict=True) if n > m]
+            total = sum(left)
+    ax.set_yticks(places, [layer.name for layer in layers])
+    ax.invert_yaxis()
+    ax.set_xscale("log")
+    ax.set(xlabel="Parameters, biases included, log scale", xlim=(0.6 * original.min(), 2 * original.max()))
+    ax.grid(axis="y", visible=False)
+    shared_legend(fig, [ax], ncols=3)
+    title = f"VGG16's layers counted, ranks {conv_rank} and {dense_rank}"
+    grown = f"; larger than before: {', '.join(larger)}" if larger else ""
+    whole = shapes.total(shapes.VGG16)
+    set_title(fig, title, f"{total:,} of {whole:,} parameters left with loralib's factors{grown}")
+    fig.alt_text = (
+        f"{title}: {total:,} of {whole:,} parameters ({100 * total / whole:.2f}%) are left with loralib's "
+        f"factors{grown}; dense_8 stays as it is."
+    )
+    return fig
+
+
+@styled
+def before_after_bars(cases: Sequence[Mapping], title: str, subtitle: str = "") -> Figure:
+    """Slide 24: parameters and accuracy before and after the compression, a panel a model.
+
+    Args:
+        cases: for each model a mapping with 'name', 'accuracy' and 'parameters' (each before and after, in
+            percent); if there are any, 'sd' (of the accuracy after, points), 'model' (percent of the whole
+            model's parameters left) and 'table' (the accuracy that a table prints for the same cell).
+        title, subtitle: above the panels.
+
+    Raises:
+        MissingResults: there is no case.
+
+    Example:
+        >>> case = {"name": "A net", "accuracy": (85.0, 80.0), "parameters": (100, 10)}
+        >>> before_after_bars([case], "Bars").alt_text
+        'Bars: A net, parameters 100% before and 10% after, accuracy 85.00% before and 80.00% after.'
+    """
+    if not cases:
+        raise MissingResults("`cases` must have at least one model. Received: none.")
+    fig = new_figure(3.6)
+    axes = fig.subplots(1, len(cases), sharey=True, squeeze=False)[0]
+    said = []
+    for ax, case in zip(axes, cases, strict=True):
+        for index, kind in enumerate(("parameters", "accuracy")):
+            for place, value, look in zip((-0.2, 0.2), case[kind], ("before", "after"), strict=True):
+                style = {"before": {"color": BLUE, "hatch": ""}, "after": {"color": ORANGE, "hatch": "///"}}
+                label = look if index == 0 else None
+                ax.bar(index + place, value, width=0.36, label=label, edgecolor=INK, **style[look])
+                text = f"{value:.2f}" if kind == "accuracy" else f"{round(value, 2):g}"
+                ax.text(index + place, value + 1.5, text, ha="center")
+        if case.get("sd"):
+            after = case["accuracy"][1]
+            ax.errorbar([1.2], [after], yerr=[case["sd"]], color=INK, capsize=3)
+        paper = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
+        marked = {"ha": "center", "color": RED, "bbox": paper}
+        line = {"linestyle": "", "marker": "_", "markersize": 22, "markeredgewidth": 2.2}
+        if case.get("model") is not None:
+            ax.plot([0.2], [case["model"]], color=RED, label="after, of the whole model", **line)
+            ax.text(0.2, case["model"] - 3, f"{case['model']:.1f}", va="top", **marked)
+        if case.get("table") is not None:
+            ax.plot([1.2], [case["table"]], color=RED, label="after, in the slides' table", **line)
+            ax.text(1.2, case["table"] - 5, f"{case['table']:.2f}", va="top", **marked)
+        ax.set_xticks([0, 1], ["Parameters (%)", "Accuracy (%)"])
+        ax.set_title(case["name"])
+        ax.grid(axis="x", visible=False)
+        (p0, p1), (a0, a1) = case["parameters"], case["accuracy"]
+        said.append(
+            f"{' '.join(case['name'].split())}, parameters {p0:g}% before and {round(p1, 2):g}% after, "
+            f"accuracy {a0:.2f}% before and {a1:.2f}% after"
+        )
+    axes[0].set(ylim=(0, 112), ylabel="Percent")
+    axes[0].set_yticks(range(0, 101, 20))
+    shared_legend(fig, axes, ncols=4)
+    set_title(fig, title, subtitle)
+    fig.alt_text = f"{title}: {'; '.join(said)}."
+    return fig
+
+
+def stack(wrapped: Sequence[shapes.Layer], layers: Sequence[shapes.Layer]) -> tuple[list[tuple], list[str]]:
+    """Arguments `layers` and `wrapped` of `diagrams.layer_stack`, from tables of shapes.
+
+    Example:
+        >>> stack(shapes.TOY_WRAPPED, shapes.TOY[:2])
+        ([('dense', 'Dense', '256'), ('dense_1', 'Dense', '128')], ['dense', 'dense_1'])
+    """
+    rows = [(layer.name, layer.kind, " × ".join(map(str, layer.output))) for layer in layers]
+    return rows, [layer.name for layer in wrapped]
