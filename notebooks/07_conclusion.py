@@ -59,9 +59,9 @@ RUN = course.mode(RUN)
 # %%
 import numpy as np
 import pandas as pd
-from scipy import stats
+import scipy.stats
 
-from clora_lab.lab import names, paths, results, runner
+from clora_lab.lab import names, paths, results, runner, stats
 from clora_lab.slides import audit, conclusion, conclusion_figures, published, slide_figures
 from clora_lab.studies import experiments
 
@@ -151,7 +151,7 @@ share = np.mean(np.abs(means) >= abs(example.mean()) - 1e-12)
 print(
     f"{len(patterns)} patterns; as far from 0 as {example.mean():.2f}: {share * len(patterns):.0f}; p = {share}"
 )
-assert share == conclusion.sign_flip_test(example)
+assert share == stats.sign_flip_test(example)
 
 # %% [markdown]
 # **Predict first, then run** (먼저 예측하기). All five differences were positive, the clearest result that there can be. Can this test ever give $p < 0.05$ with five seeds? And how many seeds does it need if *three* comparisons are made?
@@ -161,10 +161,10 @@ prediction_five, prediction_three = ..., ...  # True or False; a number of seeds
 
 # %% tags=["nbval-check-output"]
 for n in (3, 5, 6, 7):
-    print(f"{n} seeds: {2**n} patterns, smallest possible p = {conclusion.smallest_p(n):.4f}")
+    print(f"{n} seeds: {2**n} patterns, smallest possible p = {stats.smallest_p(n):.4f}")
 for comparisons in (1, 3):
     print(
-        f"p < 0.05 can be reached from {conclusion.seeds_needed(comparisons)} seeds on with {comparisons} comparison(s), after Holm's correction"
+        f"p < 0.05 can be reached from {stats.seeds_needed(comparisons)} seeds on with {comparisons} comparison(s), after Holm's correction"
     )
 
 # %% [markdown]
@@ -198,7 +198,7 @@ else:
 tests = conclusion.paired_tests(tested, METHOD, SPLIT)
 for part in tested:
     if part.title not in set(tests["part"]):
-        print(f"{part.title}: fewer than {conclusion.MIN_SEEDS} seeds, so no test.")
+        print(f"{part.title}: fewer than {stats.MIN_SEEDS} seeds, so no test.")
 columns = ["other", "seeds", "wins", "difference", "low", "high"]
 columns += ["p_exact", "smallest_p", "p_exact_holm", "p_t", "p_t_holm", "verdict"]
 tests.set_index("part")[columns].round(4)
@@ -281,7 +281,7 @@ course.show(fig)
 # %%
 for part in parts:
     points = conclusion.points(part, SPLIT)
-    front = points[conclusion.pareto(points["ratio_model_percent"], points["mean"])]
+    front = points[stats.pareto(points["ratio_model_percent"], points["mean"])]
     front = front.sort_values("ratio_model_percent")
     nets = [
         f"{names.method_label(net.method)} {net.mean:.2f}% at {net.ratio_model_percent:.1f}%"
@@ -393,8 +393,8 @@ by_hand = ...
 # %% tags=["solution"] jupyter={"source_hidden": true}
 # 6 * 2 ** (1 - n) < 0.05  <=>  n > 1 + log2(120)
 by_hand = int(np.floor(1 + np.log2(6 / 0.05))) + 1
-assert by_hand == conclusion.seeds_needed(6)
-assert 6 * conclusion.smallest_p(by_hand) < 0.05 <= 6 * conclusion.smallest_p(by_hand - 1)
+assert by_hand == stats.seeds_needed(6)
+assert 6 * stats.smallest_p(by_hand) < 0.05 <= 6 * stats.smallest_p(by_hand - 1)
 print(f"{by_hand} seeds")
 
 # %% [markdown] tags=["exercise"]
@@ -406,10 +406,10 @@ one_sided = ...
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
 one_sided = np.mean(means >= example.mean() - 1e-12)
-library = stats.permutation_test(
+library = scipy.stats.permutation_test(
     (example,), np.mean, permutation_type="samples", alternative="greater", n_resamples=np.inf
 )
-assert one_sided == library.pvalue == conclusion.sign_flip_test(example) / 2
+assert one_sided == library.pvalue == stats.sign_flip_test(example) / 2
 print(f"p = {one_sided}. Not fair: whoever picks the side after looking tests both sides and reports one.")
 
 # %% [markdown] tags=["exercise"]
@@ -427,9 +427,9 @@ careless_widths = {}
 for other in ("noise", "wds"):
     pairs = (accuracy["noise_bias"] - accuracy[other]).dropna()
     by_seed = pairs.groupby("seed").mean()
-    low, high = conclusion.interval(pairs)
+    low, high = stats.interval(pairs)
     careless_widths[other] = high - low
-    careful = np.subtract(*conclusion.interval(by_seed)[::-1])
+    careful = np.subtract(*stats.interval(by_seed)[::-1])
     between = pairs.unstack("cell").corr().to_numpy()
     between = between[np.triu_indices_from(between, 1)]
     assert len(pairs) == accuracy.index.get_level_values("cell").nunique() * len(by_seed)
@@ -460,7 +460,7 @@ for n in (3, 5):
             spread = line["accuracy_sd"] * np.sqrt(n)
             for other in ("wds", "bias", "noise"):
                 a, b = ((line.loc[m, "accuracy_percent"], spread[m], n) for m in ("noise_bias", other))
-                p.append(stats.ttest_ind_from_stats(*a, *b, equal_var=False).pvalue)
+                p.append(scipy.stats.ttest_ind_from_stats(*a, *b, equal_var=False).pvalue)
     told_apart[n] = int(np.sum(np.array(p) < 0.05))
     as_sd = counts.loc[n, ["higher", "lower"]].sum()
     assert len(p) == counts.loc[n, "comparisons"] and told_apart[n] <= as_sd
@@ -484,14 +484,14 @@ spread = (accuracy["noise_bias"] - accuracy["noise"]).groupby("seed").mean().std
 
 def power(n, true=0.3):
     """Probability that a paired t test of n seeds finds a true difference, in points."""
-    limit, shift = stats.t.ppf(0.975, n - 1), np.sqrt(n) * true / spread
-    return stats.nct.sf(limit, n - 1, shift) + stats.nct.cdf(-limit, n - 1, shift)
+    limit, shift = scipy.stats.t.ppf(0.975, n - 1), np.sqrt(n) * true / spread
+    return scipy.stats.nct.sf(limit, n - 1, shift) + scipy.stats.nct.cdf(-limit, n - 1, shift)
 
 
 seeds_for_power = next(n for n in range(2, 500) if power(n) >= 0.8)
 rng = np.random.default_rng(0)
 trials = rng.normal(0.3, spread, size=(4000, seeds_for_power))
-simulated = np.mean(stats.ttest_1samp(trials, 0, axis=1).pvalue < 0.05)
+simulated = np.mean(scipy.stats.ttest_1samp(trials, 0, axis=1).pvalue < 0.05)
 assert abs(simulated - power(seeds_for_power)) < 0.03 and power(seeds_for_power - 1) < 0.8
 print(
     f"spread of the differences: {spread:.2f} points; {seeds_for_power} seeds have a power of {power(seeds_for_power):.0%} (simulated: {simulated:.0%}); five have {power(5):.0%}"

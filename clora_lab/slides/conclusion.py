@@ -7,17 +7,16 @@ tests are over the seeds. What one seed stands for has no interval.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+import scipy.stats
 
 from clora_lab import _checks
-from clora_lab.lab import names, tables
+from clora_lab.lab import names, stats, tables
 from clora_lab.lab.figures.figure_base import MissingResults
 from clora_lab.lab.names import BASELINES, METHODS, dataset_label, model_label
 from clora_lab.lab.results import ResultsStore
@@ -25,13 +24,10 @@ from clora_lab.slides import published
 from clora_lab.studies import overview
 
 STUDIES = ("toy", "vgg16", "bert")
-MIN_SEEDS = 3  # below it there is no interval and no test
-LEVEL = 0.05
 FAMILIES = {"methods": METHODS, "baselines": BASELINES}  # Holm's correction is over one of them
 SLIDES_EPOCHS = {"fashion_mnist": 30, "cifar10": 20, "cifar10_jpeg": 20, "imdb": 10}  # by their data
 # The toy study's recipes whose rows make a table, each with the recipe that its baselines are recorded under.
 TOY_RECIPES = {"slides": "slides", "cosine": "cosine", "recipe": "cosine"}
-MOST_SEEDS = 16  # for which all sign patterns are counted
 RATIOS = ("ratio_percent", "ratio_model_percent")
 
 
@@ -217,72 +213,6 @@ def by_seed(part: Part, split: str = "test") -> pd.DataFrame:
     return table[order].rename_axis(columns=None)
 
 
-def blocks(table: pd.DataFrame, methods: Sequence[str]) -> list[tuple[list[str], list[int]]]:
-    """The sets of cells and seeds in which every one of the methods was measured, none part of another.
-
-    A mean over ranks must have the same ranks for each seed and method. Where some cells have more seeds than
-    others there are several such blocks: many cells with few seeds, few cells with many.
-
-    Args:
-        table: by `by_seed`.
-        methods: columns of it.
-
-    Returns:
-        (cells, seeds) of each, the most seeds first, then the most cells.
-
-    Example:
-        >>> index = pd.MultiIndex.from_tuples([("16", 0), ("16", 1), ("32", 0)], names=["cell", "seed"])
-        >>> blocks(pd.DataFrame({"wds": [80.0, 81.0, 82.0]}, index=index), ["wds"])
-        [(['16'], [0, 1]), (['16', '32'], [0])]
-    """
-    whole = table[list(methods)].dropna().reset_index()
-    seeds = whole.groupby("cell", sort=False)["seed"].agg(frozenset)
-    found = []
-    for wanted in sorted(set(seeds), key=lambda each: (-len(each), sorted(each))):
-        cells = [cell for cell, has in seeds.items() if wanted <= has]
-        if not any(set(cells) <= set(other) and wanted <= set(more) for other, more in found):
-            found.append((cells, sorted(int(seed) for seed in wanted)))
-    return sorted(found, key=lambda block: (-len(block[1]), -len(block[0])))
-
-
-def seed_means(table: pd.DataFrame, cells: Sequence[str], seeds: Sequence[int]) -> pd.DataFrame:
-    """The mean over the cells for each seed: one independent number a seed and method.
-
-    Args:
-        table: by `by_seed`.
-        cells, seeds: a block of it, see `blocks`.
-
-    Returns:
-        Indexed by seed; a method that lacks a cell of the block is left out.
-    """
-    chosen = table.loc[[(cell, seed) for cell in cells for seed in seeds]]
-    return chosen.dropna(axis="columns").groupby("seed").mean()
-
-
-def interval(values: Iterable[float], level: float = 1 - LEVEL) -> tuple[float, float]:
-    """Student's t interval of a mean: mean ± t · sd / √n; NaN for fewer than `MIN_SEEDS` values.
-
-    Args:
-        values: independent ones, one a seed.
-        level: of confidence.
-
-    Raises:
-        ValueError: a level outside of (0, 1).
-
-    Example:
-        >>> low, high = interval([1.0, 2.0, 3.0])
-        >>> round(low, 3), round(high, 3)
-        (-0.484, 4.484)
-    """
-    if not 0 < _checks.real("level", level, 0.0, 1.0) < 1:
-        raise ValueError(f"`level` must be a number between 0 and 1, both excluded. Received: {level!r}.")
-    values = np.asarray(list(values), dtype="float64")
-    if len(values) < MIN_SEEDS:
-        return float("nan"), float("nan")
-    half = stats.t.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    return float(values.mean() - half), float(values.mean() + half)
-
-
 # --- beside slide 23 ----------------------------------------------------------------------------
 
 
@@ -305,9 +235,9 @@ def table(found: Sequence[Part], split: str = "test") -> pd.DataFrame:
         split: of the measured accuracy.
 
     Returns:
-        A row for each part, block (see `blocks`) and method, the baselines that were measured in the whole
-        block last: part, slides, cells, seeds (numbers), method, mean, low, high (95% interval over the
-        seeds, empty below `MIN_SEEDS`), gap (from the dense nets of the same seeds); published and
+        A row for each part, block (see `stats.blocks`) and method, the baselines that were measured in the
+        whole block last: part, slides, cells, seeds (numbers), method, mean, low, high (95% interval over the
+        seeds, empty below three seeds), gap (from the dense nets of the same seeds); published and
         published_sd (slide 23 as printed; the toy project is not on it), published_mean (of all cells of the
         model's own table), published_same and published_gap (of the block's cells: what may be compared).
         In percent or points.
@@ -322,11 +252,11 @@ def table(found: Sequence[Part], split: str = "test") -> pd.DataFrame:
         accuracy = by_seed(part, split)
         here = [method for method in METHODS if method in accuracy]
         theirs = _published_cells(part.slides) if part.slides else None
-        for cells, seeds in blocks(accuracy, here):
-            means = seed_means(accuracy, cells, seeds)
+        for cells, seeds in stats.blocks(accuracy, here):
+            means = stats.seed_means(accuracy, cells, seeds)
             for method in [name for name in (*METHODS, *BASELINES) if name in means]:
                 own = means[method]
-                low, high = interval(own)
+                low, high = stats.interval(own)
                 row = {"part": part.title, "slides": part.slides, "cells": ", ".join(cells)}
                 row |= {"seeds": len(seeds), "method": method, "mean": own.mean(), "low": low, "high": high}
                 row["gap"] = (own - means["dense"]).mean() if "dense" in means else np.nan
@@ -348,99 +278,6 @@ def table(found: Sequence[Part], split: str = "test") -> pd.DataFrame:
 # --- paired tests -------------------------------------------------------------------------------
 
 
-def sign_flip_test(differences: Sequence[float]) -> float:
-    """Two-sided p of the sign-flip permutation test of a mean: P(|mean of ±dᵢ| ≥ |mean of dᵢ|).
-
-    If two methods are alike, each seed's difference is as likely with the other sign. All 2ⁿ patterns of
-    signs are counted. R. A. Fisher, The Design of Experiments (1935).
-
-    Args:
-        differences: one a seed, 2 to 16 of them.
-
-    Returns:
-        p; for n seeds never below `smallest_p(n)`.
-
-    Raises:
-        ValueError: too few or too many differences, or one that is no finite number.
-
-    Example:
-        >>> sign_flip_test([0.5, 0.7, 1.0, 0.2, 0.4])
-        0.0625
-    """
-    values = np.asarray(differences, dtype="float64")
-    if values.ndim != 1 or not 2 <= len(values) <= MOST_SEEDS or not np.isfinite(values).all():
-        raise ValueError(
-            f"`differences` must be 2 to {MOST_SEEDS} finite numbers, one a seed (of more seeds take a t "
-            f"test). Received: {differences!r}."
-        )
-    found = stats.permutation_test((values,), np.mean, permutation_type="samples", n_resamples=np.inf)
-    return float(found.pvalue)
-
-
-def smallest_p(seeds: int) -> float:
-    """The smallest two-sided p of `sign_flip_test`: 2 of the 2ⁿ patterns, all plus and all minus.
-
-    Args:
-        seeds: n, at least 1.
-
-    Raises:
-        ValueError: fewer than one seed.
-
-    Example:
-        >>> smallest_p(5), smallest_p(6)
-        (0.0625, 0.03125)
-    """
-    seeds = _checks.positive_int("seeds", seeds)
-    return min(1.0, 2.0 ** (1 - seeds))
-
-
-def seeds_needed(comparisons: int = 1, level: float = LEVEL) -> int:
-    """From how many seeds on the sign-flip test can give p < level after Holm's correction at its strictest.
-
-    Args:
-        comparisons: in the family.
-        level: of significance.
-
-    Raises:
-        ValueError: no comparison, or a level outside of [0.0001, 1].
-
-    Example:
-        >>> seeds_needed(1), seeds_needed(3)
-        (6, 7)
-    """
-    comparisons = _checks.positive_int("comparisons", comparisons)
-    level = _checks.real("level", level, 1e-4, 1.0)
-    return next(n for n in itertools.count(2) if comparisons * smallest_p(n) < level)
-
-
-def holm(p_values: Sequence[float]) -> np.ndarray:
-    """Holm's step-down correction: p₍ᵢ₎ → max over j ≤ i of min(1, (m − j + 1) · p₍ⱼ₎).
-
-    S. Holm, A simple sequentially rejective multiple test procedure, Scand. J. Statist. 6 (1979).
-
-    Args:
-        p_values: of the m comparisons of a family.
-
-    Returns:
-        Adjusted p values in the same order.
-
-    Raises:
-        ValueError: a value outside of [0, 1].
-
-    Example:
-        >>> holm([0.01, 0.04, 0.03]).tolist()
-        [0.03, 0.06, 0.06]
-    """
-    values = np.asarray(p_values, dtype="float64")
-    if values.ndim != 1 or not ((values >= 0) & (values <= 1)).all():
-        raise ValueError(f"`p_values` must be numbers in [0, 1]. Received: {p_values!r}.")
-    order = np.argsort(values)
-    steps = np.minimum(1.0, values[order] * np.arange(len(values), 0, -1))
-    adjusted = np.empty_like(values)
-    adjusted[order] = np.maximum.accumulate(steps)
-    return adjusted
-
-
 def paired_tests(found: Sequence[Part], method: str = "noise_bias", split: str = "test") -> pd.DataFrame:
     """Is `method` better than each of the others, beyond the noise of the seeds?
 
@@ -455,8 +292,8 @@ def paired_tests(found: Sequence[Part], method: str = "noise_bias", split: str =
         split: whose accuracy.
 
     Returns:
-        A row for each part and other method that share `MIN_SEEDS` seeds with `method`: part, family, other,
-        cells, seeds, wins (seeds in which `method` is ahead), difference (points), low, high (95% t interval,
+        A row for each part and other method that share three seeds with `method`: part, family, other, cells,
+         seeds, wins (seeds in which `method` is ahead), difference (points), low, high (95% t interval,
         not corrected), p_exact, p_exact_holm, smallest_p, p_t, p_t_holm, verdict ("better", "worse" or "not
         told apart": by p_t_holm at 5%). Empty where there are too few seeds.
 
@@ -471,38 +308,23 @@ def paired_tests(found: Sequence[Part], method: str = "noise_bias", split: str =
         for family, other in others:
             if other == method or not {method, other} <= set(accuracy):
                 continue
-            shared = blocks(accuracy, [method, other])
-            if not shared or len(shared[0][1]) < MIN_SEEDS:
+            shared = stats.blocks(accuracy, [method, other])
+            if not shared or len(shared[0][1]) < stats.MIN_SEEDS:
                 continue
             cells, seeds = shared[0]
-            means = seed_means(accuracy, cells, seeds)
-            difference = means[method] - means[other]
-            low, high = interval(difference)
-            rows.append(
-                {
-                    "part": part.title,
-                    "family": family,
-                    "other": other,
-                    "cells": ", ".join(cells),
-                    "seeds": len(seeds),
-                    "wins": int((difference > 0).sum()),
-                    "difference": difference.mean(),
-                    "low": low,
-                    "high": high,
-                    "p_exact": sign_flip_test(difference),
-                    "smallest_p": smallest_p(len(seeds)),
-                    "p_t": float(stats.ttest_rel(means[method], means[other]).pvalue),
-                }
-            )
+            means = stats.seed_means(accuracy, cells, seeds)
+            pair = stats.paired(means[method], means[other])
+            row = {"part": part.title, "family": family, "other": other, "cells": ", ".join(cells)}
+            row |= pair._asdict()
+            row["p_exact"] = stats.sign_flip_test(means[method] - means[other])
+            row["smallest_p"] = stats.smallest_p(len(seeds))
+            rows.append(row)
     columns = ["part", "family", "other", "cells", "seeds", "wins", "difference", "low", "high"]
-    columns += ["p_exact", "smallest_p", "p_t"]
-    frame = pd.DataFrame(rows, columns=columns)
+    columns += ["p_exact", "smallest_p", "p"]
+    frame = pd.DataFrame(rows, columns=columns).rename(columns={"p": "p_t"})
     for name in ("p_exact", "p_t"):
-        frame[f"{name}_holm"] = frame.groupby(["part", "family"])[name].transform(holm)
-    frame["verdict"] = [
-        "not told apart" if not p < LEVEL else "better" if difference > 0 else "worse"
-        for p, difference in zip(frame["p_t_holm"], frame["difference"], strict=True)
-    ]
+        frame[f"{name}_holm"] = frame.groupby(["part", "family"])[name].transform(stats.holm)
+    frame["verdict"] = [*map(stats.verdict, frame["difference"], frame["p_t_holm"])]
     order = [*columns[:10], "p_exact_holm", "smallest_p", "p_t", "p_t_holm", "verdict"]
     return frame[order]
 
@@ -543,7 +365,7 @@ def published_tests(n: int, method: str = "noise_bias") -> pd.DataFrame:
             line = line.set_index("method")[["accuracy_percent", "accuracy_sd"]]
             mean, sd = line.loc[method]
             for other in [name for name in METHODS if name != method]:
-                found = stats.ttest_ind_from_stats(mean, sd, n, *line.loc[other], n, equal_var=False)
+                found = scipy.stats.ttest_ind_from_stats(mean, sd, n, *line.loc[other], n, equal_var=False)
                 rows.append(
                     {
                         "model": model,
@@ -554,10 +376,12 @@ def published_tests(n: int, method: str = "noise_bias") -> pd.DataFrame:
                     }
                 )
     frame = pd.DataFrame(rows)
-    return frame.assign(p_holm=holm(frame["p"]))
+    return frame.assign(p_holm=stats.holm(frame["p"]))
 
 
-def published_counts(ns: Sequence[int], method: str = "noise_bias", level: float = LEVEL) -> pd.DataFrame:
+def published_counts(
+    ns: Sequence[int], method: str = "noise_bias", level: float = stats.LEVEL
+) -> pd.DataFrame:
     """How many published comparisons would be significant, against the number n of runs behind each mean.
 
     Args:
@@ -612,7 +436,9 @@ def published_leads(method: str = "noise_bias") -> pd.DataFrame:
     frame = pd.DataFrame(rows).T
     frame.loc["all"] = frame.sum()
     frame["p"] = [
-        stats.binomtest(int(line.leads), int(line.cells), 1 / len(METHODS), alternative="greater").pvalue
+        scipy.stats.binomtest(
+            int(line.leads), int(line.cells), 1 / len(METHODS), alternative="greater"
+        ).pvalue
         for line in frame.itertuples()
     ]
     return frame
@@ -644,34 +470,6 @@ def points(part: Part, split: str = "test") -> pd.DataFrame:
         frame.loc[frame.index.get_level_values("method") == "dense", ratio] = 100.0
     frame = frame.reset_index().dropna(subset=["mean"])  # a method need not be measured in every cell
     return frame[~frame["method"].isin(names.REFERENCES)].reset_index(drop=True)
-
-
-def pareto(ratio: Sequence[float], accuracy: Sequence[float]) -> np.ndarray:
-    """Which points no other point beats: none has at most their parameters and at least their accuracy.
-
-    Args:
-        ratio: of the parameters left, smaller is better.
-        accuracy: larger is better. Equal points are beaten by none of each other.
-
-    Returns:
-        Booleans.
-
-    Raises:
-        ValueError: not one ratio for each accuracy.
-
-    Example:
-        >>> pareto([10, 20, 30], [80, 85, 84]).tolist()
-        [True, True, False]
-    """
-    ratio, accuracy = np.asarray(ratio, dtype="float64"), np.asarray(accuracy, dtype="float64")
-    if ratio.ndim != 1 or ratio.shape != accuracy.shape:
-        raise ValueError(
-            "`ratio` and `accuracy` must be two lists of one length. "
-            f"Received shapes: {ratio.shape}, {accuracy.shape}."
-        )
-    no_worse = (ratio[:, None] <= ratio) & (accuracy[:, None] >= accuracy)
-    better = (ratio[:, None] < ratio) | (accuracy[:, None] > accuracy)
-    return ~(no_worse & better).any(axis=0)
 
 
 # --- in words -----------------------------------------------------------------------------------

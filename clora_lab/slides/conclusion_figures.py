@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 from matplotlib.transforms import ScaledTranslation
 
+from clora_lab.lab import stats
 from clora_lab.lab.figures.figure_base import (
     FAINT,
     INK,
@@ -25,7 +26,7 @@ from clora_lab.lab.figures.figure_base import (
 )
 from clora_lab.lab.figures.figure_tables import slide_table
 from clora_lab.lab.names import METHOD_LABELS, method_label
-from clora_lab.slides import audit, conclusion
+from clora_lab.slides import audit
 
 COLUMNS = {"ratio_percent": "as the slides count", "ratio_model_percent": "of the whole model"}
 TICKS = (2, 5, 10, 20, 50, 100)
@@ -53,7 +54,7 @@ def conclusion_table(table: pd.DataFrame) -> Figure:
         if own.index.isin(SLIDE_METHODS).sum() < 2:
             continue
         count = f"{seeds} seeds" if seeds > 1 else "one seed"
-        single |= seeds < conclusion.MIN_SEEDS
+        single |= seeds < stats.MIN_SEEDS
         lines.append({"cells": [f"{part}; rank {cells}; {count}"], "rule": "thin"})
         slides = block["slides"].iloc[0]
         if own["published"].notna().any():
@@ -176,7 +177,7 @@ def against_ratio(
         points = points.dropna(subset=["mean", ratio])
         _panel(fig, ax, points, ratio, start)
         ax.set_title(name)
-        front = points[conclusion.pareto(points[ratio], points["mean"])].sort_values(ratio)
+        front = points[stats.pareto(points[ratio], points["mean"])].sort_values(ratio)
         found = [
             f"{method_label(row.method)} at {getattr(row, ratio):.1f}% with {row.mean:.2f}%"
             for row in front.itertuples()
@@ -215,7 +216,7 @@ def _panel(fig: Figure, ax: Axes, points: pd.DataFrame, ratio: str, start: float
     for row in outliers.itertuples():
         look = {"ha": "center", "va": "bottom", "fontsize": 9, "color": METHOD_STYLES[row.method]["color"]}
         ax.annotate(f"{row.mean:.0f}\n▼", (getattr(row, ratio), floor), **look)
-    front = points[conclusion.pareto(points[ratio], points["mean"])].sort_values(ratio)
+    front = points[stats.pareto(points[ratio], points["mean"])].sort_values(ratio)
     steps = front[[ratio, "mean"]].to_numpy()
     steps = np.vstack([steps, [END, steps[-1, 1]]])  # more parameters than the last one gain nothing
     path = {"drawstyle": "steps-post", "color": FAINT, "linewidth": 1.2, "zorder": 1}

@@ -14,14 +14,12 @@ from collections.abc import Iterable, Sequence
 import keras
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 import clora_lab as cl
 from clora_lab import _checks, schedules
-from clora_lab.lab import tables, training
+from clora_lab.lab import stats, tables, training
 from clora_lab.lab.figures.figure_base import MissingResults
 from clora_lab.lab.names import METHODS, dataset_label
-from clora_lab.slides import conclusion
 from clora_lab.studies import experiments
 from clora_lab.studies.experiments import Experiment
 
@@ -185,19 +183,16 @@ def _line(found, reference, label, **settings) -> dict | None:
     own = select(found, **settings)
     if own.empty:
         return None
-    differences = (own - reference).dropna()
-    low, high = conclusion.interval(differences)
-    same = bool((differences == 0.0).all())
-    p = float(stats.ttest_1samp(differences, 0.0).pvalue) if len(differences) > 1 and not same else np.nan
+    pair = stats.paired(own, reference)
     return {
         "setting": label,
         "seeds": len(own),
         "accuracy": own.mean(),
         "sd": own.std(),
-        "difference": differences.mean(),
-        "low": low,
-        "high": high,
-        "p": p,
+        "difference": pair.difference,
+        "low": pair.low,
+        "high": pair.high,
+        "p": pair.p,
     }
 
 
@@ -254,11 +249,7 @@ def _corrected(lines: list[dict]) -> pd.DataFrame:
     """Lines as a table, with the p of all that were compared corrected by Holm's method."""
     table = pd.DataFrame(lines)
     if len(table):
-        compared = table["p"].notna()
-        table["p_holm"] = np.nan
-        table.loc[compared, "p_holm"] = (
-            conclusion.holm(table.loc[compared, "p"]) if compared.any() else np.nan
-        )
+        table["p_holm"] = stats.holm(table["p"])
     return table
 
 
@@ -313,7 +304,7 @@ def in_words(table: pd.DataFrame) -> list[str]:
         'Better than the slides\\' recipe: SVD (+1.00).'
     """
     compared = table[table["p_holm"].notna()].sort_values("difference", ascending=False)
-    clear = compared["p_holm"] < conclusion.LEVEL
+    clear = compared["p_holm"] < stats.LEVEL
     groups = {
         "Better than the slides' recipe": compared[clear & (compared["difference"] > 0)],
         "Worse": compared[clear & (compared["difference"] < 0)],

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from clora_lab.lab import stats
 from clora_lab.lab.figures.figure_base import (
     FAINT,
     INK,
@@ -18,24 +19,11 @@ from clora_lab.lab.figures.figure_base import (
     set_title,
     styled,
 )
-from clora_lab.slides import conclusion
 from clora_lab.studies import future
 
 FAR = 8.0  # points from the slides' recipe: what lies further off stands at the edge, with its value
 COLORS = {"better": "#0173b2", "worse": "#c0392b", "not told apart": FAINT}
 REFERENCE = {name: future.DEFAULTS[name] for name in future.SURFACE}
-
-
-def verdict(row: pd.Series) -> str:
-    """What a line of `future.answers` says at 5%, after Holm's correction.
-
-    Example:
-        >>> verdict(pd.Series({"difference": 1.2, "p_holm": 0.01}))
-        'better'
-    """
-    if not row["p_holm"] < conclusion.LEVEL:
-        return "not told apart"
-    return "better" if row["difference"] > 0 else "worse"
 
 
 @styled
@@ -82,7 +70,7 @@ def differences(answers: pd.DataFrame, title: str, subtitle: str = "") -> Figure
 
 
 def _difference(ax: Axes, place: int, row: pd.Series) -> str:
-    found = verdict(row)
+    found = stats.verdict(row["difference"], row["p_holm"])
     note = f"{row['accuracy']:.2f}%"
     if abs(row["difference"]) > FAR:
         at_left = row["difference"] < 0
