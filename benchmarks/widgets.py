@@ -75,7 +75,7 @@ def answers(explorer) -> list[float]:
             begin = time.perf_counter()
             control.value = value
             seconds.append(time.perf_counter() - begin)
-        explorer.set(**{name: explorer._defaults[name]})
+        explorer.set(**{name: explorer.defaults[name]})
     return seconds
 
 

@@ -48,11 +48,11 @@ LEARNING_RATE = 1e-3
 BATCH_SIZE = 30
 SEED = 0
 
-from clora_lab.course import course
+from clora_lab.course import notebook
 
-RUN = course.mode(RUN)
-DATASET = course.dataset()
-EPOCHS = course.size(RUN, DATASET)["epochs"]
+RUN = notebook.mode(RUN)
+DATASET = notebook.dataset()
+EPOCHS = notebook.size(RUN, DATASET)["epochs"]
 
 # %%
 import keras
@@ -82,7 +82,7 @@ from clora_lab.slides import diagrams
 # where the **update** $\Delta W$ is as large as $W$ itself (slide 5).
 
 # %%
-course.show(diagrams.fine_tuning())
+notebook.show(diagrams.fine_tuning())
 
 # %% [markdown]
 # So each new task costs a full copy of the network, and the optimiser keeps two more numbers for every weight (Adam's two
@@ -106,7 +106,7 @@ print(f"{'total':27} {toy.count_params():>8,}")
 # $r$ independent rows. The slides write $W_A$ and $W_B$ for $A$ and $B$ (slide 6).
 
 # %%
-course.show(diagrams.lora())
+notebook.show(diagrams.lora())
 
 # %% [markdown]
 # ### By hand, in NumPy (손으로 직접)
@@ -116,7 +116,7 @@ course.show(diagrams.lora())
 # %%
 data = datasets.load(DATASET)
 OLD = [0, 1, 2, 3, 4]
-count = round(len(data.x_train) * course.size(RUN, DATASET)["fraction"])
+count = round(len(data.x_train) * notebook.size(RUN, DATASET)["fraction"])
 x_train, y_train = data.x_train[:count], data.y_train[:count]
 is_old = np.isin(y_train, OLD)
 x_old, y_old = x_train[is_old], y_train[is_old]
@@ -132,7 +132,7 @@ def train(model, x, y, name, *callbacks):
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         steps_per_execution=10,  # ten steps at a time: the net is so small that Python would dominate
     )
-    callbacks = [course.progress(name), *callbacks]
+    callbacks = [notebook.progress(name), *callbacks]
     model.fit(x, y, batch_size=BATCH_SIZE, epochs=EPOCHS, verbose=0, callbacks=callbacks)
     return model
 
@@ -287,7 +287,7 @@ share = {
     for r in rules
 }
 marks = {f"break-even at {r.break_even_rank}": r.break_even_rank for r in rules}
-fig = course.lines(
+fig = notebook.lines(
     pd.DataFrame(share, index=ranks),
     "A pair's parameters as a share of W's",
     "Rank r",
@@ -298,7 +298,7 @@ fig = course.lines(
     ylim=(0, 1.6),
     xlim=(0, 200),
 )
-course.show(fig)
+notebook.show(fig)
 
 # %% [markdown]
 # `compress` warns when a rank saves nothing:
@@ -319,7 +319,7 @@ print(caught[0].message)
 widgets.rank_explorer(net)
 
 # %%
-course.show(widgets.rank_explorer_static(net))
+notebook.show(widgets.rank_explorer_static(net))
 
 # %% [markdown]
 # ## 6 · A real fine-tuning (실제 미세조정: 절반의 클래스로)
@@ -370,8 +370,8 @@ def trainable(model):
 # %%
 nets = {"pretrained": net, "full fine-tuning": full, f"LoRA, rank {RANK}": lora, "last layer only": last}
 table = pd.DataFrame({name: accuracies(model) for name, model in nets.items()}).T
-course.show(
-    course.bars(
+notebook.show(
+    notebook.bars(
         table,
         f"Fine-tuned on classes 5 to 9, {data.title.split(' (')[0]}",
         "Test accuracy (%)",
@@ -420,8 +420,8 @@ down, up = layer.pair_matrices()  # (k, r) and (r, d), with s multiplied into `u
 W1, update = to_numpy(layer.base.kernel).T, (down @ up).T
 parts = {"W, frozen": W1, f"s·B·A, rank {RANK}": update, "W + s·B·A": W1 + update}
 corner = {name: part[:64, :64] for name, part in parts.items()}
-course.show(
-    course.matrices(
+notebook.show(
+    notebook.matrices(
         corner,
         "Weights of dense_1 after fine-tuning with LoRA",
         "The first 64 outputs (rows) by the first 64 inputs (columns)",
@@ -440,7 +440,7 @@ change = to_numpy(full.get_layer("dense_1").kernel).T - W1
 squares = {"full fine-tuning: ΔW": change, f"LoRA, rank {RANK}: s·B·A": update, "pretrained W": W1}
 energy = {name: np.linalg.svd(matrix, compute_uv=False) ** 2 for name, matrix in squares.items()}
 energy = pd.DataFrame({name: np.cumsum(e) / e.sum() for name, e in energy.items()}, index=range(1, 129))
-fig = course.lines(
+fig = notebook.lines(
     energy,
     "Share of a matrix that its best rank-r part holds, dense_1",
     "Rank r",
@@ -449,7 +449,7 @@ fig = course.lines(
     ylim=(0, 1.05),
     xlim=(0, 128),
 )
-course.show(fig)
+notebook.show(fig)
 
 # %% [markdown]
 # $\Delta W$ is not of rank 4, but a few directions hold much of it, more than of $W$ itself. That a *change* is closer to

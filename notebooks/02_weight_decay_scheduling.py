@@ -49,11 +49,11 @@ LEARNING_RATE = 1e-3
 BATCH_SIZE = 30
 SEED = 0
 
-from clora_lab.course import course
+from clora_lab.course import notebook
 
-RUN = course.mode(RUN)
-DATASET = course.dataset()
-SIZE = course.size(RUN, DATASET)
+RUN = notebook.mode(RUN)
+DATASET = notebook.dataset()
+SIZE = notebook.size(RUN, DATASET)
 
 # %%
 import keras
@@ -63,7 +63,7 @@ from keras.ops import convert_to_numpy as to_numpy
 
 import clora_lab as cl
 from clora_lab import schedules
-from clora_lab.course import widgets
+from clora_lab.course import widgets, words
 from clora_lab.lab import training
 from clora_lab.lab.data import datasets
 from clora_lab.lab.figures import figures
@@ -83,7 +83,7 @@ from clora_lab.studies import experiments
 # layer: $r(d_{in} + d_{out})$ parameters in place of $d_{in} d_{out}$. In between, the loss forces $BA$ to learn what $W$ loses (slide 8):
 
 # %%
-course.show(diagrams.wds_stages())
+notebook.show(diagrams.wds_stages())
 
 # %% [markdown]
 # > **The name.** This "weight decay" is not the L2 term of an optimiser (`weight_decay` in AdamW). That one is added to
@@ -156,7 +156,7 @@ for name in ("trained", "compressed", "original"):
 
 # %%
 slides = cl.LinearDecay(total_steps=48_000, begin=0.05, end=0.85)
-course.show(figures.decay_curve(slides, slides.total_steps, noise=False, dataset="fashion_mnist"))
+notebook.show(figures.decay_curve(slides, slides.total_steps, noise=False, dataset="fashion_mnist"))
 
 # %% [markdown]
 # A schedule is a plain function of the step. It can be printed, compared and saved:
@@ -181,7 +181,7 @@ print(slides)
 
 # %%
 kinds = ("linear", "cosine", "exponential", "polynomial", "step")
-course.show(figures.decay_curve({kind: schedules.get(kind, 48_000) for kind in kinds}, 48_000, noise=False))
+notebook.show(figures.decay_curve({kind: schedules.get(kind, 48_000) for kind in kinds}, 48_000, noise=False))
 
 # %% [markdown]
 # Explore it. (The noise level that the widget also shows belongs to notebook [04](04_noise_derivation.ipynb). Without a live kernel, as
@@ -191,7 +191,7 @@ course.show(figures.decay_curve({kind: schedules.get(kind, 48_000) for kind in k
 widgets.schedule_explorer()
 
 # %%
-course.show(widgets.schedule_explorer_static())
+notebook.show(widgets.schedule_explorer_static())
 
 # %% [markdown]
 # ## 3 · A live run: W fades, BA takes over (실시간 학습)
@@ -226,7 +226,7 @@ def train(model, x, y):
     views.set_model(compiled(model))
     sizes = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: logs.update(norms(model)))
     before = {"decay": 1.0, **views.measure(), **norms(model)}
-    callbacks = [cl.DecayCallback(), views, sizes, course.progress("Only WDS")]
+    callbacks = [cl.DecayCallback(), views, sizes, notebook.progress("Only WDS")]
     settings = {"batch_size": BATCH_SIZE, "epochs": SIZE["epochs"], "verbose": 0}
     logs = model.fit(x, y, callbacks=callbacks, **settings).history
     return pd.concat([pd.DataFrame([before]), pd.DataFrame(logs)], ignore_index=True).rename_axis("epoch")
@@ -238,8 +238,8 @@ live[["decay", "d·W", "s·B·A", "val_accuracy", "val_compressed_accuracy", "va
 
 # %%
 title = data.title.split(" (")[0]
-course.show(
-    course.lines(
+notebook.show(
+    notebook.lines(
         live[["d·W", "s·B·A"]],
         f"W fades, BA takes over: {title}, rank {RANK}",
         "Epoch",
@@ -255,8 +255,8 @@ names = {
     "val_original_accuracy": "original: d·W alone",
     "val_compressed_accuracy": "compressed: BA alone",
 }
-course.show(
-    course.lines(
+notebook.show(
+    notebook.lines(
         live[list(names)].rename(columns=names),
         f"Three views of one run: {title}, rank {RANK}",
         "Epoch",
@@ -283,8 +283,8 @@ print("d = 0: what trains is what is left")
 
 # %%
 if RUN == "recorded":
-    rows, history, _ = course.results("toy", dataset="fashion_mnist")
-    source = course.provenance(
+    rows, history, _ = notebook.results("toy", dataset="fashion_mnist")
+    source = words.provenance(
         rows[(rows["method"] == "wds") & (rows["rank"] == RANK) & (rows["variant"] == "slides")]
     )
 else:
@@ -297,8 +297,8 @@ else:
         "config": "live",
     }
     history, source = live.reset_index().assign(**same), f"*Computed in this session: {data.title}.*"
-course.say(source)
-course.show(figures.training_curves(history, method="wds", rank=RANK))
+notebook.say(source)
+notebook.show(figures.training_curves(history, method="wds", rank=RANK))
 
 # %% [markdown]
 # The slides evaluate the compressed path only, so their validation curves lie at chance until late in the training. That is not a failure
@@ -309,8 +309,8 @@ course.show(figures.training_curves(history, method="wds", rank=RANK))
 # Slide 12 separates the two paths. Look at the original path, $d\,(Wx + b)$ without the pair:
 
 # %%
-course.say(source)
-course.show(figures.path_accuracies(history, method="wds", rank=RANK))
+notebook.say(source)
+notebook.show(figures.path_accuracies(history, method="wds", rank=RANK))
 
 # %% [markdown]
 # When three quarters of $W$ are "gone", its path still answers most images as before (the slides: −9.2 points at $d = 0.23$). $d\,W$ is a smaller
@@ -370,7 +370,7 @@ accuracy = {
     for name, scale in settings.items()
 }
 scaling = pd.DataFrame(accuracy, index=decays)
-fig = course.lines(
+fig = notebook.lines(
     scaling,
     f"A trained net, only scaled: {title}",
     "Decay factor d (log scale, falling to the right)",
@@ -381,7 +381,7 @@ fig = course.lines(
     xlim=(1, 0.01),
     ylim=(0, 1),
 )
-course.show(fig)
+notebook.show(fig)
 
 # %%
 assert scaling.iloc[:, 0].nunique() == 1  # (a): not one prediction changes, however small d is
@@ -462,7 +462,7 @@ widgets.live_training(
 )
 
 # %%
-course.show(widgets.live_training_static(history, method="wds", rank=RANK))
+notebook.show(widgets.live_training_static(history, method="wds", rank=RANK))
 
 # %% [markdown]
 # ## Summary (요약)

@@ -54,9 +54,9 @@ EPOCHS, BATCH_SIZE, TRAINING_IMAGES = 30, 30, 48_000
 BEGIN, END = 0.05, 0.85  # of the decay, in fractions of all steps
 SEEDS = range(5)  # in full mode
 
-from clora_lab.course import course
+from clora_lab.course import notebook
 
-RUN = course.mode(RUN)
+RUN = notebook.mode(RUN)
 
 # %%
 import numpy as np
@@ -64,7 +64,7 @@ import pandas as pd
 from scipy import stats
 
 import clora_lab as cl
-from clora_lab.course import widgets
+from clora_lab.course import widgets, words
 from clora_lab.lab import paths, results, runner, tables
 from clora_lab.lab.figures import figures
 from clora_lab.lab.nets import models
@@ -130,7 +130,7 @@ cl.report(net, compressed[64]).round(4)
 # `cl.CONVENTIONS` names each way to count.
 
 # %%
-course.say("\n".join(f"- `{name}`: {text}" for name, text in cl.CONVENTIONS.items()))
+notebook.say("\n".join(f"- `{name}`: {text}" for name, text in cl.CONVENTIONS.items()))
 
 # %% tags=["nbval-check-output"]
 counted = {
@@ -165,7 +165,7 @@ assert (
 # methods "noise" and "noise & bias" has the level $\sqrt{1-d^2}$, in units of the standard deviation of $W$, until the gate at $d = 0.3$: notebook 04 derives it.
 
 # %%
-course.show(figures.decay_curve(schedule, schedule.total_steps, dataset="fashion_mnist"))
+notebook.show(figures.decay_curve(schedule, schedule.total_steps, dataset="fashion_mnist"))
 
 # %% tags=["nbval-check-output"]
 for epoch in (0, 1.5, 10, 20, 25.5, 30):
@@ -181,19 +181,19 @@ print(f"slide 12 notes d = {note['decay']} at epoch {note['epoch']}: the same sc
 
 # %%
 if RUN == "recorded":
-    rows, history, source = course.results("toy")
+    rows, history, source = notebook.results("toy")
 elif RUN == "quick":
-    data = course.dataset()
-    grid = experiments.toy_grid(data, ranks=experiments.RANKS[data][:1], **course.size(RUN, data))
-    rows, history = course.run_live(grid)
-    source = course.provenance(rows)
+    data = notebook.dataset()
+    grid = experiments.toy_grid(data, ranks=experiments.RANKS[data][:1], **notebook.size(RUN, data))
+    rows, history = notebook.run_live(grid)
+    source = words.provenance(rows)
 else:
     store = results.ResultsStore(paths.cache_dir() / "full", "toy")
     rows = runner.run_grid(
-        experiments.toy_grid(course.dataset(), seeds=SEEDS, variants=tuple(experiments.VARIANTS)), store
+        experiments.toy_grid(notebook.dataset(), seeds=SEEDS, variants=tuple(experiments.VARIANTS)), store
     )
-    history, source = store.read_history(), course.provenance(rows)
-course.say(source)
+    history, source = store.read_history(), words.provenance(rows)
+notebook.say(source)
 
 # %%
 DATASET = rows["dataset"].iloc[0]
@@ -224,7 +224,7 @@ if not COMPARABLE:
 # first epoch, hence the shape of slide 10: at chance for most of the training, and then a jump.
 
 # %%
-course.show(figures.training_curves(history, method="wds", rank=LOWEST))
+notebook.show(figures.training_curves(history, method="wds", rank=LOWEST))
 
 # %%
 one = history[(history["method"] == "wds") & (history["rank"] == LOWEST) & (history["variant"] == "slides")]
@@ -246,7 +246,7 @@ print(
 # **Predict first, then run.** The original path alone, $dW$, at $d = 0.23$: is its accuracy near chance, about halfway, or nearly that of the dense net?
 
 # %%
-course.show(figures.path_accuracies(history, rank=LOWEST))
+notebook.show(figures.path_accuracies(history, rank=LOWEST))
 
 # %%
 path = one.groupby("epoch")[["decay", "val_original_accuracy"]].mean().dropna()
@@ -268,7 +268,7 @@ print(
 # ## 6. Until the end, or scheduled — 잡음을 언제까지? (slide 15)
 
 # %%
-course.show(figures.variant_curves(history, rank=LOWEST))
+notebook.show(figures.variant_curves(history, rank=LOWEST))
 
 # %%
 cases = {
@@ -296,7 +296,7 @@ for label, (method, variant) in cases.items():
 
 # %%
 comparison = published.compare(rows, dataset=DATASET, split="validation")
-course.show(figures.comparison_table(comparison.assign(split="validation"), dataset=DATASET))
+notebook.show(figures.comparison_table(comparison.assign(split="validation"), dataset=DATASET))
 
 # %% [markdown]
 # The same as a data frame (percent and points), with what does not compare like with like:
@@ -307,7 +307,7 @@ if comparison.attrs["note"]:
 comparison.drop(columns=["dataset", "note"]).round(2)
 
 # %%
-course.show(figures.method_curves(history))
+notebook.show(figures.method_curves(history))
 
 # %% [markdown]
 # The test images were used for no choice. They are the better judge, so from here on the test set counts:
@@ -326,13 +326,13 @@ def zoomed(chosen):
     return fig
 
 
-course.show(zoomed(slides_summary))
+notebook.show(zoomed(slides_summary))
 
 # %% [markdown]
 # (SVD without training lies below the picture at low ranks; the next table has its numbers.)
 
 # %%
-course.say(source)
+notebook.say(source)
 shown = slides_summary[slides_summary["split"] == "test"]
 shown = shown.assign(
     method=shown["method"].map(figures.method_label), mean=100 * shown["mean"], sd=100 * shown["sd"]
@@ -532,7 +532,7 @@ for rank in MEASURED_RANKS:
 # %%
 if "cosine" in VARIANTS:
     cosine = summary[summary["variant"] == "cosine"]
-    course.show(zoomed(cosine))
+    notebook.show(zoomed(cosine))
     dense = accuracy("cosine", "dense", 0)
     print(
         f"Dense net with a cosine learning rate: {dense.mean():.2f}% on the test set; with a constant one {accuracy('slides', 'dense', 0).mean():.2f}%."
@@ -614,7 +614,7 @@ for base in ("svd_finetune", "scratch"):
 widgets.results_explorer(rows, history)
 
 # %%
-course.show(widgets.results_explorer_static(rows))
+notebook.show(widgets.results_explorer_static(rows))
 
 # %% [markdown]
 # ## Summary — 정리
@@ -707,7 +707,7 @@ print(
 )
 
 # %% [markdown] tags=["exercise"]
-# **Exercise 5** (hard). Run one experiment of your own: noise & bias at **rank 2** on `course.dataset()`, in the size of the quick mode
+# **Exercise 5** (hard). Run one experiment of your own: noise & bias at **rank 2** on `notebook.dataset()`, in the size of the quick mode
 # (`experiments.Experiment`, `experiments.run`, `course.size`). Predict its ratio and whether it beats SVD *without* training at the same rank; then run both.
 
 # %% tags=["student"]
@@ -715,10 +715,10 @@ print(
 own_accuracy, svd_accuracy = ..., ...
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
-small = course.size("quick", course.dataset())
+small = notebook.size("quick", notebook.dataset())
 found = {}
 for method, init in (("noise_bias", "lora"), ("svd", "svd")):
-    own, _ = experiments.run(experiments.Experiment(course.dataset(), method, rank=2, init=init, **small))
+    own, _ = experiments.run(experiments.Experiment(notebook.dataset(), method, rank=2, init=init, **small))
     own = (
         pd.DataFrame(own)
         .sort_values("view")
@@ -729,5 +729,5 @@ for method, init in (("noise_bias", "lora"), ("svd", "svd")):
 own_accuracy, svd_accuracy = found["noise_bias"], found["svd"]
 assert own_accuracy > 0.15  # chance is 0.10
 print(
-    f"rank 2, {figures.dataset_label(course.dataset())}, {small['epochs']} epochs: {own['model', 'ratio_percent']:.1f}% of the parameters; noise & bias {own_accuracy:.1%}, SVD without training {svd_accuracy:.1%}"
+    f"rank 2, {figures.dataset_label(notebook.dataset())}, {small['epochs']} epochs: {own['model', 'ratio_percent']:.1f}% of the parameters; noise & bias {own_accuracy:.1%}, SVD without training {svd_accuracy:.1%}"
 )

@@ -53,9 +53,9 @@ DECAYS = (0.8, 0.5, 0.3)  # values of d at which laws are compared
 DRAWS = 20_000  # simulated draws
 BATCH = 30  # images in a batch, as in the slides
 
-from clora_lab.course import course
+from clora_lab.course import notebook
 
-RUN = course.mode(RUN)
+RUN = notebook.mode(RUN)
 
 # %%
 import numpy as np
@@ -65,14 +65,14 @@ from scipy import stats
 
 import clora_lab as cl
 from clora_lab import noise
-from clora_lab.course import derivation, widgets
+from clora_lab.course import derivation, widgets, words
 from clora_lab.lab.data import datasets
 from clora_lab.lab.figures import figures
 from clora_lab.lab.nets import models
 from clora_lab.slides import diagrams
 from clora_lab.studies import experiments
 
-DATASET = course.dataset()
+DATASET = notebook.dataset()
 rng = np.random.default_rng(SEED)
 
 # %% [markdown]
@@ -86,7 +86,7 @@ rng = np.random.default_rng(SEED)
 # So slide 13 proposes to "attack the information in W aggressively": fill the space that $W$ leaves with noise.
 
 # %%
-course.show(diagrams.wds_stages(noise=True))
+notebook.show(diagrams.wds_stages(noise=True))
 
 # %% [markdown]
 # **Predict first, then run** (먼저 예측하기). The noise $n$ will be chosen so that $dW + n$ has the size that $W$ had. At $d = 0.5$,
@@ -240,7 +240,7 @@ print("for rho = 0, corr(d W + n, W) is d: ", sp.simplify(correlation - d) == 0)
 # `derivation.draw_noise(..., correlation=rho)` keeps the slides' mean and variance of $n$ and gives up its independence.
 
 # %%
-course.show(derivation.correlation_plot(weights, (-0.5, 0.0, 0.5), rng))
+notebook.show(derivation.correlation_plot(weights, (-0.5, 0.0, 0.5), rng))
 
 # %% [markdown]
 # Noise that leans towards $W$ ($\rho > 0$) makes the layer too loud in the middle of the decay, noise that leans against it too quiet.
@@ -298,7 +298,7 @@ print("The first two moments stay for all three laws; the kurtosis follows d^4."
 # layer from a *uniform* law, so before training the answer is no.
 
 # %%
-SIZE = course.size("quick", DATASET) if RUN == "quick" else {}
+SIZE = notebook.size("quick", DATASET) if RUN == "quick" else {}
 net, _, _ = experiments.dense_net(experiments.Experiment(DATASET, "dense", seed=SEED, **SIZE))
 data = datasets.load(DATASET)
 fresh = models.toy_mlp(data.x_train.shape[1], data.classes, seed=SEED)
@@ -332,7 +332,7 @@ for name in models.TOY_TARGETS:
 
 # %%
 drawn = {name: values for name, values in samples.items() if name != "dense_1, before training"}
-course.show(derivation.quantile_plot(drawn, dataset=DATASET))
+notebook.show(derivation.quantile_plot(drawn, dataset=DATASET))
 
 # %% [markdown]
 # The derivation needs less than it assumes: with the real weights the first two moments come out right, and the rest fades as
@@ -358,7 +358,7 @@ assert worst < 0.05
 # %%
 for name in models.TOY_TARGETS:
     weights = pd.Series(kernels[name].ravel(), name=f"layer {name}")
-    course.show(figures.noise_densities(weights, DECAYS, dataset=DATASET))
+    notebook.show(figures.noise_densities(weights, DECAYS, dataset=DATASET))
 
 # %% [markdown]
 # ## 5. Whose m and σ? — 유닛별인가, 행렬 전체인가
@@ -455,8 +455,8 @@ assert (
 )
 _, spread = noise.moments(law["decay"], law["mean"], law["std"])
 parts = {"the law": spread**2 * x @ x.T} | {name: np.cov(values) for name, values in drawn.items()}
-course.show(
-    course.matrices(
+notebook.show(
+    notebook.matrices(
         parts, "Covariance of x·n between the images of a batch", f"{data.title}, d = {law['decay']}"
     )
 )
@@ -534,7 +534,7 @@ print(
 print(f"equal parts: d = 1/sqrt(2) = {1 / np.sqrt(2):.3f}")
 
 # %%
-course.show(figures.decay_curve(schedule, 48_000, dataset="fashion_mnist"))
+notebook.show(figures.decay_curve(schedule, 48_000, dataset="fashion_mnist"))
 
 # %% [markdown]
 # At the gate the noise has almost the full size of $W$, three times what is left of $W$ itself. Until then, $BA$ has learned to work *against* it.
@@ -546,7 +546,7 @@ course.show(figures.decay_curve(schedule, 48_000, dataset="fashion_mnist"))
 
 # %%
 if RUN == "recorded":
-    results, history, source = course.results("toy")
+    results, history, source = notebook.results("toy")
 else:
     wanted = {
         ("dense", "slides"),
@@ -554,15 +554,15 @@ else:
         ("noise_bias", "slides"),
         ("noise_bias", "noise_to_end"),
     }
-    size = course.size(RUN, DATASET)
+    size = notebook.size(RUN, DATASET)
     live = experiments.toy_grid(DATASET, ranks=experiments.RANKS[DATASET][:1], **size)
-    results, history = course.run_live([one for one in live if (one.method, one.variant) in wanted])
-    source = course.provenance(results)
-course.say(source)
+    results, history = notebook.run_live([one for one in live if (one.method, one.variant) in wanted])
+    source = words.provenance(results)
+notebook.say(source)
 
 # %%
 RANK = int(history.loc[history["rank"] > 0, "rank"].min())
-course.show(figures.variant_curves(history, rank=RANK))
+notebook.show(figures.variant_curves(history, rank=RANK))
 
 # %%
 last = history[(history["epoch"] == history["epoch"].max()) & (history["rank"] == RANK)]
@@ -630,7 +630,7 @@ print(
 widgets.noise_explorer(weights=kernels["dense"].ravel())
 
 # %%
-course.show(widgets.noise_explorer_static(weights=kernels["dense"].ravel()))
+notebook.show(widgets.noise_explorer_static(weights=kernels["dense"].ravel()))
 
 # %% [markdown]
 # ## Summary — 정리

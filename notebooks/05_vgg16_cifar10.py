@@ -55,10 +55,10 @@ LIVE_RANK = 8  # of the small net that sections 1 to 7 train live
 LIVE_METHOD = "noise_bias"  # "wds" | "bias" | "noise" | "noise_bias"
 SEED = 0
 
-from clora_lab.course import course
+from clora_lab.course import notebook
 
-RUN = course.mode(RUN, study="vgg16")
-DATASET = course.dataset("vgg16")
+RUN = notebook.mode(RUN, study="vgg16")
+DATASET = notebook.dataset("vgg16")
 
 # %%
 import warnings
@@ -70,6 +70,7 @@ from keras.ops import convert_to_numpy as to_numpy
 
 import clora_lab as cl
 from clora_lab import factors
+from clora_lab.course import convolution, words
 from clora_lab.lab import names, paths, results, runner, training
 from clora_lab.lab.data import cifar
 from clora_lab.lab.figures import conv_figures
@@ -88,7 +89,7 @@ rng = np.random.default_rng(SEED)
 
 # %%
 stack, wrapped_names = slide_plots.stack(shapes.VGG16_WRAPPED, shapes.VGG16)
-course.show(diagrams.layer_stack(stack, wrapped_names, title="VGG16 for 32 × 32 images"))
+notebook.show(diagrams.layer_stack(stack, wrapped_names, title="VGG16 for 32 × 32 images"))
 
 # %% [markdown]
 # The table of shapes and the Keras model must agree:
@@ -123,7 +124,7 @@ print("targets:", vgg16.TARGETS)
 # One small kernel, three matrices. Number and colour say from which place of the window an element comes:
 
 # %%
-course.show(conv_figures.three_matrices())
+notebook.show(convolution.three_matrices())
 
 # %% [markdown]
 # - **pair**: a column is one filter. Low rank means: all filters are combinations of $r$ filters.
@@ -134,7 +135,7 @@ course.show(conv_figures.three_matrices())
 # What each costs, for a convolution from 64 to 128 channels at rank 16 (multiply-adds for one position of the output):
 
 # %% tags=["nbval-check-output"]
-print(conv_figures.ways((3, 3, 64, 128), rank=16).drop(columns="runs_as").round(3).to_string())
+print(convolution.ways((3, 3, 64, 128), rank=16).drop(columns="runs_as").round(3).to_string())
 
 # %% [markdown]
 # **Predict first, then run** (먼저 예측하기). The layer is now one from 128 to 256 channels, still at rank 16. Which of the three ways does the fewest multiply-adds, and which one saves *none*,
@@ -144,7 +145,7 @@ print(conv_figures.ways((3, 3, 64, 128), rank=16).drop(columns="runs_as").round(
 prediction_fewest, prediction_none = ..., ...  # "pair", "loralib" or "spatial"
 
 # %%
-course.show(conv_figures.low_rank_convolution((3, 3, 128, 256), rank=16))
+notebook.show(convolution.low_rank_convolution((3, 3, 128, 256), rank=16))
 
 # %% [markdown]
 # ### Check it — 직접 확인하기
@@ -173,11 +174,11 @@ print(f"two convolutions {first.shape} and {second.shape}  =  one with the kerne
 # So is the spatial one. It has the same matrix shape as loralib's and the same number of parameters; only the order of the axes differs:
 
 # %%
-matrix = conv_figures.to_matrix(np.zeros(pair.kernel_shape), "spatial")
+matrix = convolution.to_matrix(np.zeros(pair.kernel_shape), "spatial")
 down, up = rng.normal(size=(matrix.shape[0], 4)), rng.normal(size=(4, matrix.shape[1]))
-column, row = conv_figures.spatial_kernels(down, up, pair.kernel_shape)
+column, row = convolution.spatial_kernels(down, up, pair.kernel_shape)
 kernel = (down @ up).reshape(3, 12, 3, 32).transpose(0, 2, 1, 3)
-np.testing.assert_array_equal(conv_figures.to_matrix(kernel, "spatial"), down @ up)
+np.testing.assert_array_equal(convolution.to_matrix(kernel, "spatial"), down @ up)
 np.testing.assert_allclose(
     to_numpy(conv(conv(images, column), row)), to_numpy(conv(images, kernel)), atol=1e-3
 )
@@ -263,7 +264,7 @@ for layer in (convolutions[0], convolutions[1], convolutions[4], convolutions[12
     )
 
 # %%
-course.show(slide_plots.layer_parameters(16, 16))
+notebook.show(slide_plots.layer_parameters(16, 16))
 
 # %% [markdown]
 # ### A rank for each layer — 층마다 다른 랭크
@@ -289,20 +290,20 @@ del by_layer
 
 # %%
 if RUN == "recorded":
-    rows, history, source = course.results("vgg16", STUDY_DATASET)
+    rows, history, source = notebook.results("vgg16", STUDY_DATASET)
     rows = rows[(rows["model"] == "vgg16") & (rows["variant"] == RECIPE)]
 elif RUN == "quick":
-    size = course.size(RUN, DATASET, "vgg16")
+    size = notebook.size(RUN, DATASET, "vgg16")
     grid = vgg16.grid(DATASET, [(8, 8)], **size)
     grid += vgg16.grid(
         DATASET, [(8, 8)], factorizations=["pair_equal"], methods=["bias", "svd_finetune"], **size
     )[1:]
-    rows, history = course.run_live(grid)
+    rows, history = notebook.run_live(grid)
 else:
     store = results.ResultsStore(paths.cache_dir() / "full", "vgg16")
     rows = runner.run_grid(vgg16.grid(DATASET, factorizations=vgg16.FACTORIZATIONS), store)
     history = store.read_history()
-course.say(course.provenance(rows))
+notebook.say(words.provenance(rows))
 
 # %% [markdown]
 # **Read this line before any number.** It is put together from the rows:
@@ -316,7 +317,7 @@ if not COMPARABLE:
     )
 
 # %%
-course.show(conv_figures.comparison_table(rows))
+notebook.show(conv_figures.comparison_table(rows))
 
 # %% [markdown]
 # The same as a data frame, with the loss against the dense net of the same recipe (`gap`, in points), which compares better than accuracies of nets that were trained differently:
@@ -388,8 +389,8 @@ curves = curves[curves["method"].isin(names.METHODS) & (curves["rank"] == curves
 frame = curves.groupby(["epoch", "method"])["val_compressed_accuracy"].mean().unstack()
 frame = frame[[method for method in names.METHODS if method in frame]]
 frame.columns = [names.method_label(method) for method in frame.columns]
-course.show(
-    course.lines(
+notebook.show(
+    notebook.lines(
         frame,
         f"The compressed path alone, rank {curves['rank'].min()}, loralib's factors",
         "Epoch",
@@ -413,7 +414,7 @@ print(equal)
 # **Predict first, then run.** At equal parameters: which one is more accurate? Which one needs less work? Write both down.
 
 # %%
-course.show(conv_figures.accuracy_against_flops(rows))
+notebook.show(conv_figures.accuracy_against_flops(rows))
 
 # %%
 keys = ["method", "rank", "dense_rank"]
@@ -488,7 +489,7 @@ def lines_of(name):
 
 
 for name in ("block1_conv1", "block3_conv2"):
-    course.show(
+    notebook.show(
         conv_figures.filters(
             lines_of(name),
             f"Filters of {name} before and after",
@@ -518,7 +519,7 @@ for name in kept:
 
 # %%
 spectra = conv_figures.spectra_table(dense, live)
-course.show(
+notebook.show(
     conv_figures.spectra(
         spectra,
         f"Spectra of the layers: {NAME}",
@@ -635,7 +636,7 @@ largest, work = {}, {}
 for way in ("pair", "loralib"):
     shares = {rank: shapes.vgg16_remaining(rank, 16, factorization=way) / whole for rank in range(1, 65)}
     largest[way] = max(rank for rank, share in shares.items() if share <= 0.05)
-    work[way] = conv_figures.ways((3, 3, 128, 256), largest[way]).loc[way, "multiply_adds"]
+    work[way] = convolution.ways((3, 3, 128, 256), largest[way]).loc[way, "multiply_adds"]
     assert shares[largest[way]] <= 0.05 < shares[largest[way] + 1]
 assert work["loralib"] == 9 * 128 * 256 and work["pair"] < work["loralib"]
 print(
@@ -665,5 +666,5 @@ rank_below_which_it_saves = 128 * 256 / (3 * 128 + 256)
 work = {r: 9 * r * (3 * 128 + 256) for r in (16, int(rank_below_which_it_saves) + 1)}
 assert work[16] < 9 * 128 * 256 < work[int(rank_below_which_it_saves) + 1]
 print(
-    f"It saves below rank {rank_below_which_it_saves:.1f}; at rank 16 {work[16]:,} multiply-adds, the pair of as many parameters {conv_figures.ways((3, 3, 128, 256), 16).loc['loralib', 'parameters']:,}"
+    f"It saves below rank {rank_below_which_it_saves:.1f}; at rank 16 {work[16]:,} multiply-adds, the pair of as many parameters {convolution.ways((3, 3, 128, 256), 16).loc['loralib', 'parameters']:,}"
 )

@@ -56,10 +56,10 @@ SEED = 0
 if importlib.util.find_spec("keras_hub") is None:  # of all notebooks this one alone needs it
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", "keras-hub>=0.32,<0.33"], check=True)
 
-from clora_lab.course import course
+from clora_lab.course import notebook
 
-RUN = course.mode(RUN, study="bert")
-DATASET = course.dataset("bert")
+RUN = notebook.mode(RUN, study="bert")
+DATASET = notebook.dataset("bert")
 
 # %%
 import warnings
@@ -72,7 +72,7 @@ from keras.ops import convert_to_numpy as to_numpy
 
 import clora_lab as cl
 from clora_lab import factors
-from clora_lab.course import text_widgets
+from clora_lab.course import attention, widgets, words
 from clora_lab.lab import names, paths, results, runner, training
 from clora_lab.lab.data import text
 from clora_lab.lab.figures import text_figures
@@ -116,9 +116,9 @@ for layer in first_block:
 
 # %% tags=["nbval-check-output"]
 d, heads, width, r = 128, 2, 64, 16
-attention = keras.layers.MultiHeadAttention(num_heads=heads, key_dim=width)
-attention.build(query_shape=(None, 32, d), value_shape=(None, 32, d))
-for layer in (attention.query_dense, attention.key_dense, attention.value_dense, attention.output_dense):
+block = keras.layers.MultiHeadAttention(num_heads=heads, key_dim=width)
+block.build(query_shape=(None, 32, d), value_shape=(None, 32, d))
+for layer in (block.query_dense, block.key_dense, block.value_dense, block.output_dense):
     rule = factors.rule(layer)
     A, B = rule.kernels(np.zeros((rule.matrix_shape[0], r)), np.zeros((r, rule.matrix_shape[1])))
     print(
@@ -140,7 +140,7 @@ for layer in (attention.query_dense, attention.key_dense, attention.value_dense,
 # %%
 tokens_in = rng.normal(size=(3, 5, d)).astype("float32")  # (texts, tokens, d)
 per_head = rng.normal(size=(3, 5, heads, width)).astype("float32")  # (texts, tokens, H, e)
-for layer, x in ((attention.query_dense, tokens_in), (attention.output_dense, per_head)):
+for layer, x in ((block.query_dense, tokens_in), (block.output_dense, per_head)):
     rule = factors.rule(layer)
     A, B = rule.kernels(rng.normal(size=(d, r)), rng.normal(size=(r, d)))
     by_pair = np.einsum(rule.up_equation, np.einsum(rule.down_equation, x, A), B)
@@ -177,7 +177,7 @@ print(
 prediction_percent_of_the_model = ...
 
 # %%
-course.show(text_figures.where_parameters(rank=16))
+notebook.show(text_figures.where_parameters(rank=16))
 
 # %% [markdown]
 # Three ways to count, from the real net (`cl.ratio`; each is defined in `cl.CONVENTIONS` or `cl.ENCODER_CONVENTIONS`):
@@ -206,8 +206,8 @@ assert (table["printed (slide 21)"] - table["the slides' count"]).abs().max() < 
 print(table.to_string())
 
 # %%
-course.show(
-    course.bars(
+notebook.show(
+    notebook.bars(
         pd.DataFrame(counted).T,
         "What remains of BERT-Tiny: three ways to count",
         "Parameters that remain (%)",
@@ -242,7 +242,7 @@ for rank, value in printed.items():
 # $W$ of a query has $d \cdot d$ numbers, its pair $r\,(d + d)$. They are equal at $r = d/2$, and $d$ is 128. So at rank 64, the slides' third column, each pair is exactly as large as the $W$ that it replaces. `compress` has warned, for every layer:
 
 # %% tags=["nbval-check-output"]
-rule = factors.rule(attention.query_dense)
+rule = factors.rule(block.query_dense)
 assert rule.break_even_rank == 64 and rule.parameters(64) == rule.kernel_size
 for rank, messages in warned.items():
     print(f"rank {rank}: {len(messages)} warnings" + (f", the first: {messages[0]}." if messages else ""))
@@ -258,14 +258,14 @@ print("attention before and after, rank 64: the same number of parameters" if sa
 
 # %%
 if RUN == "recorded":
-    rows, history, source = course.results("bert", STUDY_DATASET)
+    rows, history, source = notebook.results("bert", STUDY_DATASET)
 elif RUN == "quick":
-    rows, history = course.run_live(bert.grid(DATASET, **course.size(RUN, DATASET, "bert")))
+    rows, history = notebook.run_live(bert.grid(DATASET, **notebook.size(RUN, DATASET, "bert")))
 else:
     store = results.ResultsStore(paths.cache_dir() / "full", "bert")
-    rows = runner.run_grid(bert.grid(DATASET, **course.size(RUN, DATASET, "bert")), store)
+    rows = runner.run_grid(bert.grid(DATASET, **notebook.size(RUN, DATASET, "bert")), store)
     history = store.read_history()
-course.say(course.provenance(rows))
+notebook.say(words.provenance(rows))
 
 # %% [markdown]
 # What was run: a line for each setting that no table may mix with another (model, where its weights are from, recipe, part of the reviews, what is compressed).
@@ -281,7 +281,7 @@ settings.drop(columns="dataset")
 tables = {}
 for key in settings[["model", "scope", "variant"]].drop_duplicates().itertuples(index=False):
     tables[tuple(key)] = text_figures.choose(rows, **key._asdict())
-    course.show(text_figures.comparison_table(tables[tuple(key)]))
+    notebook.show(text_figures.comparison_table(tables[tuple(key)]))
     if not text_figures.comparable(tables[tuple(key)]):
         print(
             "No table of the slides belongs beside this one: other data, another net, or more than attention compressed."
@@ -380,8 +380,8 @@ runs = history[history["config"].isin(chosen["config"]) & history["method"].isin
 lowest = runs["rank"].min()
 frame = runs[runs["rank"] == lowest].groupby(["epoch", "method"])["val_compressed_accuracy"].mean().unstack()
 frame = frame[[method for method in names.METHODS if method in frame]].rename(columns=names.method_label)
-course.show(
-    course.lines(
+notebook.show(
+    notebook.lines(
         frame,
         f"The compressed path alone: {names.model_label(MODEL)}, rank {lowest}",
         "Epoch",
@@ -406,8 +406,8 @@ shown = {
     names.method_label("noise_bias"): "C-LoRA",
     names.method_label("scratch"): "Low-rank\nfrom scratch",
 }
-course.show(
-    course.bars(
+notebook.show(
+    notebook.bars(
         sizes[sizes.index.isin(shown)].rename(index=shown),
         f"Trained and remaining: {names.model_label(MODEL)}, rank {lowest}",
         "Parameters (% of dense)",
@@ -427,7 +427,7 @@ sizes.map("{:.2%}".format)
 # start from chance and a vocabulary of its own. Every title says which.
 
 # %%
-small = course.size("quick", DATASET, "bert")
+small = notebook.size("quick", DATASET, "bert")
 fields = {name: small[name] for name in ("start", "sequence", "fraction") if name in small}
 if DATASET == "synthetic":
     fields |= {"sequence": 48, "learning_rate": 1e-3, "dense_learning_rate": 1e-3}
@@ -491,10 +491,10 @@ print(f"{NAME}, attention at rank {LIVE.rank}")
 
 # %%
 some = training.take(data["test"][0], slice(0, 50))
-scores = {name: text_figures.attention_scores(net, some) for name, net in (("dense", dense), ("SVD", cut), ("compressed", final))}  # fmt: skip
+scores = {name: attention.attention_scores(net, some) for name, net in (("dense", dense), ("SVD", cut), ("compressed", final))}  # fmt: skip
 np.testing.assert_allclose(scores["dense"].sum(-1), 1, atol=1e-4)
-moved = text_figures.attention_change(scores["dense"], scores["compressed"], some["padding_mask"])
-by_svd = text_figures.attention_change(scores["dense"], scores["SVD"], some["padding_mask"])
+moved = attention.attention_change(scores["dense"], scores["compressed"], some["padding_mask"])
+by_svd = attention.attention_change(scores["dense"], scores["SVD"], some["padding_mask"])
 moved.insert(3, "change_by_svd", by_svd["change"])
 print(f"{NAME}; mean over the first {len(some['token_ids'])} test reviews")
 moved.round(3)
@@ -504,11 +504,11 @@ moved.round(3)
 
 # %%
 SENTENCE = "the plot was not boring at all . what a great film !"
-shown = ["[CLS]", *text_widgets.tokens(SENTENCE, tokenizer, LIVE.sequence)["token"], "[SEP]"]
+shown = ["[CLS]", *widgets.tokens(SENTENCE, tokenizer, LIVE.sequence)["token"], "[SEP]"]
 ids = text.tokenise([SENTENCE], tokenizer, LIVE.sequence, cached=False)
 order = moved.sort_values("change", ascending=False)[["block", "head"]]
-maps = {name: text_figures.attention_scores(net, ids)[:, 0] for name, net in (("dense", dense), ("compressed", final))}  # fmt: skip
-course.show(
+maps = {name: attention.attention_scores(net, ids)[:, 0] for name, net in (("dense", dense), ("compressed", final))}  # fmt: skip
+notebook.show(
     text_figures.attention_maps(
         maps,
         shown,
@@ -526,10 +526,10 @@ course.show(
 # Two nets of equal accuracy need not make the same errors. Both nets judge all test reviews:
 
 # %%
-judged = text_figures.predictions(
+judged = attention.predictions(
     {"dense": dense, "compressed": final}, reviews.x_test, tokenizer, LIVE.sequence
 )
-judged = text_figures.errors(judged, reviews.y_test)
+judged = attention.errors(judged, reviews.y_test)
 counts = judged["verdict"].value_counts()
 lost, won = (int(counts.get(f"only {name} right", 0)) for name in ("dense", "compressed"))
 assert counts.sum() == len(reviews.y_test)
@@ -565,14 +565,12 @@ share.round(2)
 # Type a review, and compare. (Without a live kernel, as on GitHub, you see the picture below the widget.) The nets know the words that they have met: a note says what was cut off or unknown.
 
 # %%
-EXAMPLES = [SENTENCE, *text_widgets.EXAMPLES, *regressions["text"].head(3)]
+EXAMPLES = [SENTENCE, *widgets.EXAMPLES, *regressions["text"].head(3)]
 TITLE = f"One review: {NAME.split(' (generated')[0]}"
-text_widgets.review_explorer(dense, final, tokenizer, LIVE.sequence, examples=EXAMPLES, title=TITLE)
+widgets.review_explorer(dense, final, tokenizer, LIVE.sequence, examples=EXAMPLES, title=TITLE)
 
 # %%
-course.show(
-    text_widgets.review_explorer_static(dense, final, SENTENCE, tokenizer, LIVE.sequence, title=TITLE)
-)
+notebook.show(widgets.review_explorer_static(dense, final, SENTENCE, tokenizer, LIVE.sequence, title=TITLE))
 
 # %% [markdown]
 # ## Summary — 정리

@@ -52,15 +52,16 @@ METHOD = "noise_bias"  # the claim is about this one of "wds", "bias", "noise", 
 SPLIT = "test"  # used for no choice in any study
 QUICK_SEEDS, FULL_SEEDS = range(3), range(5)  # of the live run of section 2
 
-from clora_lab.course import course
+from clora_lab.course import notebook
 
-RUN = course.mode(RUN)
+RUN = notebook.mode(RUN)
 
 # %%
 import numpy as np
 import pandas as pd
 import scipy.stats
 
+from clora_lab.course import words
 from clora_lab.lab import names, paths, results, runner, stats
 from clora_lab.slides import audit, conclusion, conclusion_figures, published, slide_figures
 from clora_lab.studies import experiments
@@ -74,11 +75,11 @@ NAME = names.method_label(METHOD)
 # First, how large each study is. A *part* is one data set, model and recipe. `cells` are rank cells that hold one of the slides' four methods, `seeds` the runs of each.
 
 # %%
-recorded = conclusion.recorded(course.results_dir())
+recorded = conclusion.recorded(notebook.results_dir())
 parts = conclusion.parts(recorded)
 for study in conclusion.STUDIES:
     if study in recorded:
-        course.say(course.provenance(recorded[study]))
+        notebook.say(words.provenance(recorded[study]))
     else:
         print(f"The study '{study}' is not recorded yet: python -m clora_lab reproduce {study}")
 for slides in published.load("conclusion")["model"].unique():
@@ -100,7 +101,7 @@ conclusion.sizes(parts).set_index("part")
 
 # %%
 table = conclusion.table(parts, SPLIT)
-course.show(conclusion_figures.conclusion_table(table[table["slides"].notna()]))
+notebook.show(conclusion_figures.conclusion_table(table[table["slides"].notna()]))
 
 # %% [markdown]
 # "Same cells" is what may be laid beside our mean: the slides' mean over the ranks that *we* measured. Compare the lines "from its dense net", too: two studies with different dense nets differ in every accuracy, while the loss by
@@ -177,18 +178,18 @@ for comparisons in (1, 3):
 
 # %%
 if RUN != "recorded":
-    data = "digits" if RUN == "quick" else course.dataset()
+    data = "digits" if RUN == "quick" else notebook.dataset()
     seeds = QUICK_SEEDS if RUN == "quick" else FULL_SEEDS
     ranks = experiments.RANKS[data][:1] if RUN == "quick" else None
     grid = experiments.toy_grid(
-        data, ranks=ranks, seeds=seeds, variants=("slides",), **course.size(RUN, data)
+        data, ranks=ranks, seeds=seeds, variants=("slides",), **notebook.size(RUN, data)
     )
     if RUN == "quick":
         grid = [run for run in grid if run.method not in ("svd", "scratch")]
-        live, _ = course.run_live(grid)
+        live, _ = notebook.run_live(grid)
     else:
         live = runner.run_grid(grid, results.ResultsStore(paths.cache_dir() / "full", "toy"))
-    course.say(course.provenance(live))
+    notebook.say(words.provenance(live))
     (own,) = conclusion.parts({"toy": live})
     tested = [conclusion.Part(own.study, own.slides, f"Live: {own.title}", own.rows), *parts]
 else:
@@ -204,7 +205,7 @@ columns += ["p_exact", "smallest_p", "p_exact_holm", "p_t", "p_t_holm", "verdict
 tests.set_index("part")[columns].round(4)
 
 # %%
-course.show(conclusion_figures.differences(tests, METHOD))
+notebook.show(conclusion_figures.differences(tests, METHOD))
 
 # %% [markdown]
 # (SVD without training is left out of the picture: it lies an order of magnitude away.)
@@ -239,14 +240,14 @@ print(counts.to_string())
 # %%
 curve = conclusion.published_counts(range(2, 16), METHOD)
 labels = {"higher": f"{NAME} higher", "higher_holm": "higher, after Holm", "lower": f"{NAME} lower"}
-fig = course.lines(
+fig = notebook.lines(
     curve[list(labels)].rename(columns=labels),
     "Published comparisons with p < 0.05, if each mean were of n runs",
     "n, the number of runs, which the slides do not tell",
     f"Comparisons, of {curve['comparisons'].iloc[0]}",
     ylim=(0, None),
 )
-course.show(fig)
+notebook.show(fig)
 
 # %% [markdown]
 # Most of the printed differences would not be told apart at any number of runs that is likely. One thing needs no ±: in how many cells does a method lead? If the four were alike, each would lead a cell with
@@ -273,7 +274,7 @@ panels = [
 ]
 bars = "Bars: ± 1 sd over the seeds; no bar: one seed. Nets of one rank stand side by side"
 fig = conclusion_figures.against_ratio(panels, "Accuracy against what is left of the whole model", bars)
-course.show(fig)
+notebook.show(fig)
 
 # %% [markdown]
 # The nets on each front, as a list. One seed or five, the front is over means: neighbours on it may be a tie (section 2).
@@ -299,7 +300,7 @@ if berts:
     points = conclusion.points(berts[0], SPLIT)
     titles = {"ratio_percent": "As the slides count", "ratio_model_percent": "Of the whole model"}
     two = [(title, points, ratio) for ratio, title in titles.items()]
-    course.show(conclusion_figures.against_ratio(two, f"One study, two ratios: {berts[0].title}", bars))
+    notebook.show(conclusion_figures.against_ratio(two, f"One study, two ratios: {berts[0].title}", bars))
     small = points[points["method"] == METHOD].sort_values("ratio_percent")
     for net in small.itertuples():
         print(
@@ -329,16 +330,16 @@ slips[slips["slide"] != 23].drop(columns="how").set_index("slide")
 # Those of slide 23 are marked in its table (†). Notebooks 03, 05 and 06 take each study's slips apart; `python -m clora_lab audit` lists all of them with the way they were recomputed.
 
 # %%
-drawn = {figure.slide: figure for figure in slide_figures.slide_figures(course.results_dir())}
-course.show(drawn[23].published())
+drawn = {figure.slide: figure for figure in slide_figures.slide_figures(notebook.results_dir())}
+notebook.show(drawn[23].published())
 
 # %% [markdown]
 # **The bars of slide 24**, as published and from our rows. In the published ones BERT-Tiny's bar has a value that stands in no table; in ours the red line marks what is left of the *whole* model.
 
 # %%
-course.show(drawn[24].published())
+notebook.show(drawn[24].published())
 try:
-    course.show(drawn[24].measured())
+    notebook.show(drawn[24].measured())
 except slide_figures.MissingResults as missing:
     print(missing)
 
@@ -353,7 +354,7 @@ section = {"test": "section 2", "ratio": "sections 1 and 3", "work": "notebooks 
 for kind, heading in conclusion.KINDS.items():
     chosen = sentences[sentences["kind"] == kind]
     lines = [f"- {row.text} *({section[row.shown]})*" for row in chosen.itertuples()]
-    course.say(f"**{heading}**\n\n" + ("\n".join(lines) or "- nothing in these rows"))
+    notebook.say(f"**{heading}**\n\n" + ("\n".join(lines) or "- nothing in these rows"))
 
 # %% [markdown]
 # What does not depend on the rows:

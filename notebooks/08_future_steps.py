@@ -52,9 +52,9 @@ DATASET = "fashion_mnist"  # whose recorded rows; section 4 has its own
 SPLIT = "test"  # "test" | "validation"
 QUICK_SEEDS = range(2)  # of the live run of section 2
 
-from clora_lab.course import course
+from clora_lab.course import notebook
 
-RUN = course.mode(RUN)
+RUN = notebook.mode(RUN)
 
 # %%
 import keras
@@ -63,7 +63,7 @@ from scipy import stats
 
 import clora_lab as cl
 from clora_lab import factors, noise
-from clora_lab.course import future_widgets
+from clora_lab.course import widgets, words
 from clora_lab.lab import paths, results, runner
 from clora_lab.lab.data import datasets
 from clora_lab.lab.figures import future_figures
@@ -78,21 +78,21 @@ from clora_lab.studies import experiments, future
 
 # %%
 if RUN == "recorded":
-    rows, history, source = course.results(future.STUDY, DATASET)
+    rows, history, source = notebook.results(future.STUDY, DATASET)
 else:
-    DATASET = "digits" if RUN == "quick" else course.dataset()
+    DATASET = "digits" if RUN == "quick" else notebook.dataset()
     if RUN == "quick":
         grid = [
             run
             for run in future.grid(DATASET, QUICK_SEEDS, ["inits"], epochs=10)
             if run.method in ("dense", "noise_bias") or run.init == "svd"
         ]
-        rows, history = course.run_live(grid)
+        rows, history = notebook.run_live(grid)
     else:
         grid = future.grid(DATASET, questions=future.QUESTIONS, epochs=10)
         rows = runner.run_grid(grid, results.ResultsStore(paths.cache_dir() / "full", future.STUDY))
-    source = course.provenance(rows)
-course.say(source)
+    source = words.provenance(rows)
+notebook.say(source)
 TITLE = datasets.TITLES[DATASET]
 EPOCHS, RANK = int(rows["epochs"].max()), int(rows["rank"].max())
 print(f"{TITLE}: rank {RANK}, {EPOCHS} epochs, {rows['config'].nunique()} runs")
@@ -123,10 +123,10 @@ print(f"{TITLE}: rank {RANK}, {EPOCHS} epochs, {rows['config'].nunique()} runs")
 prediction_weights, prediction_outputs, prediction_path = ..., ..., ...
 
 # %%
-live = course.dataset()
+live = notebook.dataset()
 data = datasets.load(live)
 small = experiments.RANKS[live][0]
-run = experiments.Experiment(live, "noise_bias", rank=small, **course.size("quick", live))
+run = experiments.Experiment(live, "noise_bias", rank=small, **notebook.size("quick", live))
 dense, _, _ = experiments.dense_net(run)
 starts = future.starts(
     dense, data.x_val, data.y_val, small, models.TOY_TARGETS, calibration=data.x_train[:500]
@@ -145,7 +145,7 @@ seeds = int(inits["seeds"].max())
 note = (
     f"{TITLE}; rank {RANK}, {EPOCHS} epochs, {seeds} seeds. 95% t intervals; at the right the mean accuracy"
 )
-course.show(future_figures.differences(inits, "How the pair starts: paired differences", note))
+notebook.show(future_figures.differences(inits, "How the pair starts: paired differences", note))
 
 # %% [markdown]
 # (An arrow at the edge: further off than the axis. A triangle: told apart from the slides' recipe at 5% after Holm's correction.)
@@ -219,7 +219,7 @@ for name, z in laws.items():
 # %%
 if {"noise_spread", "noise_gate"} <= set(rows) and rows["noise_spread"].nunique() > 1:
     answered = future.answers(rows, "noise", SPLIT)
-    course.show(future_figures.differences(answered, "One setting of the noise moved at a time", note))
+    notebook.show(future_figures.differences(answered, "One setting of the noise moved at a time", note))
 else:
     answered = None
     print("The quick run has no rows on the noise. RUN = 'recorded' shows them.")
@@ -232,9 +232,9 @@ else:
 # %%
 surface_rows = None
 if RUN == "recorded":
-    surface_rows, _, surface_source = course.results(future.STUDY, "digits")
-    course.say(surface_source)
-    course.show(
+    surface_rows, _, surface_source = notebook.results(future.STUDY, "digits")
+    notebook.say(surface_source)
+    notebook.show(
         future_figures.surface(
             future.surface(surface_rows, SPLIT),
             "Noise & bias over spread, gate and end",
@@ -245,7 +245,7 @@ else:
     print("The surface takes 50 runs a seed: it is shown from the recorded rows.")
 
 # %%
-widget = None if surface_rows is None else future_widgets.surface_explorer(surface_rows)
+widget = None if surface_rows is None else widgets.surface_explorer(surface_rows)
 widget
 
 # %% [markdown]
@@ -253,8 +253,8 @@ widget
 
 # %%
 if surface_rows is not None:
-    still = future_widgets.surface_explorer_static(surface_rows, noise_gate=0.0, shown="difference")
-    course.show(still)
+    still = widgets.surface_explorer_static(surface_rows, noise_gate=0.0, shown="difference")
+    notebook.show(still)
 
 # %% [markdown]
 # ## 5. The answers, in plain words — 답
@@ -267,14 +267,14 @@ def listed(lines):
     return "\n".join(f"- {line}" for line in lines)
 
 
-course.say(f"**How should $B$ and $A$ start?**\n\n{listed(future.start_in_words(rows, SPLIT))}")
+notebook.say(f"**How should $B$ and $A$ start?**\n\n{listed(future.start_in_words(rows, SPLIT))}")
 if answered is not None:
-    course.say(f"**Which noise?**\n\n{listed(future.noise_in_words(rows, SPLIT))}")
+    notebook.say(f"**Which noise?**\n\n{listed(future.noise_in_words(rows, SPLIT))}")
 
 # %%
-course.say(f"Starts, verdict by verdict:\n\n{listed(future.in_words(inits))}")
+notebook.say(f"Starts, verdict by verdict:\n\n{listed(future.in_words(inits))}")
 if answered is not None:
-    course.say(f"Noise, verdict by verdict:\n\n{listed(future.in_words(answered))}")
+    notebook.say(f"Noise, verdict by verdict:\n\n{listed(future.in_words(answered))}")
 
 # %%
 best = inits[inits["question"] != "no W at all"].sort_values("accuracy").iloc[-1]

@@ -50,7 +50,8 @@ FLAGS = (
 
 # Every widget in one notebook, small enough to run in a few seconds.
 CELLS = [
-    "from clora_lab.studies import datasets, experiments, models, widgets\nimport numpy as np",
+    "from clora_lab.course import widgets\nfrom clora_lab.lab.data import datasets\n"
+    "from clora_lab.studies import experiments\nimport numpy as np",
     "widgets.schedule_explorer()",
     "widgets.noise_explorer({'laplace': np.random.default_rng(0).laplace(size=(64, 64))})",
     "data = datasets.load('digits')\n"

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from clora_lab.course import course
+from clora_lab.course import notebook, words
 from clora_lab.lab.data import datasets, text
 from clora_lab.lab.figures import figures
 from clora_lab.lab.nets import bert_models
@@ -38,9 +38,9 @@ def cache(monkeypatch, *states):
 # --- modes and sizes ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("run", course.MODES)
+@pytest.mark.parametrize("run", notebook.MODES)
 def test_mode_says_what_it_means(run, capsys):
-    assert course.mode(run) == run
+    assert notebook.mode(run) == run
     printed = capsys.readouterr().out
     assert printed.count("\n") == 1 and repr(run) in printed
     assert "digits (scikit-learn" in printed
@@ -48,7 +48,7 @@ def test_mode_says_what_it_means(run, capsys):
 
 def test_variable_goes_before_the_notebook(monkeypatch, capsys):
     monkeypatch.setenv("CLORA_RUN", "quick")
-    assert course.mode("recorded") == "quick"
+    assert notebook.mode("recorded") == "quick"
 
 
 @pytest.mark.parametrize("how", ["argument", "variable"])
@@ -56,11 +56,11 @@ def test_unknown_mode_is_refused_with_the_nearest(how, monkeypatch):
     if how == "variable":
         monkeypatch.setenv("CLORA_RUN", "quik")
     with pytest.raises(ValueError, match="`RUN` must be one of .* Did you mean 'quick'"):
-        course.mode("quik" if how == "argument" else "recorded")
+        notebook.mode("quik" if how == "argument" else "recorded")
 
 
 def test_digits_without_a_cache():
-    assert course.dataset() == "digits"
+    assert notebook.dataset() == "digits"
 
 
 @pytest.mark.parametrize(
@@ -74,75 +74,75 @@ def test_digits_without_a_cache():
 )
 def test_dataset_by_what_is_cached(states, expected, monkeypatch):
     cache(monkeypatch, *states)
-    assert course.dataset() == expected
+    assert notebook.dataset() == expected
 
 
 def test_dataset_by_the_variable(monkeypatch):
     cache(monkeypatch, *["intact"] * 4)
     monkeypatch.setenv("CLORA_DATASET", "digits")
-    assert course.dataset() == "digits"
+    assert notebook.dataset() == "digits"
     monkeypatch.setenv("CLORA_DATASET", "digit")
     with pytest.raises(ValueError, match="`CLORA_DATASET` must be one of .*'digits'"):
-        course.dataset()
+        notebook.dataset()
 
 
 def test_dataset_of_vgg16(monkeypatch, tmp_path):
-    assert course.dataset("vgg16") == "digits32"
+    assert notebook.dataset("vgg16") == "digits32"
     (tmp_path / "keras" / "datasets" / "cifar-10-batches-py-target").mkdir(parents=True)
-    assert course.dataset("vgg16") == "cifar10"
+    assert notebook.dataset("vgg16") == "cifar10"
     monkeypatch.setenv("CLORA_CIFAR10", str(tmp_path))
-    assert course.dataset("vgg16") == "cifar10_jpeg"
+    assert notebook.dataset("vgg16") == "cifar10_jpeg"
     monkeypatch.setenv("CLORA_DATASET", "digits")  # one name for every notebook
-    assert course.dataset("vgg16") == "digits32"
+    assert notebook.dataset("vgg16") == "digits32"
     monkeypatch.setenv("CLORA_DATASET", "fashion_mnist")
     with pytest.raises(ValueError, match="`CLORA_DATASET` must be one of .*'digits32'"):
-        course.dataset("vgg16")
+        notebook.dataset("vgg16")
     with pytest.raises(ValueError, match="`study` must be one of"):
-        course.dataset("vgg")
+        notebook.dataset("vgg")
 
 
 def test_mode_names_the_data_of_its_study(capsys):
-    course.mode("quick", study="vgg16")
+    notebook.mode("quick", study="vgg16")
     assert "digits at 32x32" in capsys.readouterr().out
 
 
 def test_size_of_vgg16_is_that_of_the_study_only_in_full():
-    assert course.size("full", "cifar10", "vgg16") == {}
-    quick = vgg16.grid("digits32", [(8, 8)], **course.size("quick", "digits32", "vgg16"))
+    assert notebook.size("full", "cifar10", "vgg16") == {}
+    quick = vgg16.grid("digits32", [(8, 8)], **notebook.size("quick", "digits32", "vgg16"))
     assert {experiment.model for experiment in quick} == {"small_vgg"} and len(quick) == 8
     with pytest.raises(ValueError, match="`dataset` must be one of"):
-        course.size("quick", "digits", "vgg16")
+        notebook.size("quick", "digits", "vgg16")
 
 
 def test_dataset_of_bert_needs_texts_and_a_pretrained_net(monkeypatch, tmp_path):
     monkeypatch.setenv("CLORA_CACHE", str(tmp_path))
     monkeypatch.delenv("CLORA_IMDB", raising=False)
-    monkeypatch.setattr(course.text, "status", lambda: [{"state": "missing"}])
+    monkeypatch.setattr(notebook.text, "status", lambda: [{"state": "missing"}])
     folder = bert_models.pretrained_dir()
     folder.mkdir()
     (folder / "config.json").touch()
-    assert course.dataset("bert") == "synthetic"
-    monkeypatch.setattr(course.text, "status", lambda: [{"state": "damaged"}])
-    assert course.dataset("bert") == "imdb"  # so that loading it says what is damaged
+    assert notebook.dataset("bert") == "synthetic"
+    monkeypatch.setattr(notebook.text, "status", lambda: [{"state": "damaged"}])
+    assert notebook.dataset("bert") == "imdb"  # so that loading it says what is damaged
     (folder / "config.json").unlink()
-    assert course.dataset("bert") == "synthetic"
+    assert notebook.dataset("bert") == "synthetic"
     monkeypatch.setenv("CLORA_DATASET", "digits")
-    assert course.dataset("bert") == "synthetic"
+    assert notebook.dataset("bert") == "synthetic"
     monkeypatch.setenv("CLORA_DATASET", "imdb")
-    assert course.dataset("bert") == "imdb"
+    assert notebook.dataset("bert") == "imdb"
     monkeypatch.setenv("CLORA_DATASET", "cifar10")
     with pytest.raises(ValueError, match="`CLORA_DATASET` must be one of .*'synthetic'"):
-        course.dataset("bert")
+        notebook.dataset("bert")
 
 
 def test_size_of_bert_is_that_of_the_study_only_in_full():
-    assert bert.grid("imdb", **course.size("full", "imdb", "bert")) == bert.grid("imdb")
+    assert bert.grid("imdb", **notebook.size("full", "imdb", "bert")) == bert.grid("imdb")
     for dataset in text.SIZES:
-        quick = bert.grid(dataset, **course.size("quick", dataset, "bert"))
-        whole = bert.grid(dataset, **course.size("full", dataset, "bert"))
+        quick = bert.grid(dataset, **notebook.size("quick", dataset, "bert"))
+        whole = bert.grid(dataset, **notebook.size("full", dataset, "bert"))
         assert len(quick) == 6 and quick[0].start == whole[0].start
         assert quick[0].sequence < whole[0].sequence
-    assert course.size("full", "synthetic", "bert") == {"start": "random"}
+    assert notebook.size("full", "synthetic", "bert") == {"start": "random"}
 
 
 def test_live_runs_are_of_one_study():
@@ -150,21 +150,21 @@ def test_live_runs_are_of_one_study():
     other = vgg16.Experiment("digits32", "dense", factorization="")
     for grid in ([], [toy, other]):
         with pytest.raises(ValueError, match="one study"):
-            course.run_live(grid)
+            notebook.run_live(grid)
 
 
 def test_size_is_that_of_the_study_only_in_full():
     study = experiments.Experiment("digits", "dense")
-    assert course.size("full", "digits") == {"epochs": study.epochs, "fraction": study.fraction}
+    assert notebook.size("full", "digits") == {"epochs": study.epochs, "fraction": study.fraction}
     for run in ("recorded", "quick"):
         for dataset in ("digits", "fashion_mnist"):
-            size = course.size(run, dataset)
+            size = notebook.size(run, dataset)
             assert size["epochs"] * size["fraction"] < study.epochs
             experiments.Experiment(dataset, "dense", **size)
-    course.size("quick", "digits")["epochs"] = 99
-    assert course.size("quick", "digits")["epochs"] != 99, "a caller's change must not stay"
+    notebook.size("quick", "digits")["epochs"] = 99
+    assert notebook.size("quick", "digits")["epochs"] != 99, "a caller's change must not stay"
     with pytest.raises(ValueError, match="`dataset` must be one of"):
-        course.size("quick", "imdb")
+        notebook.size("quick", "imdb")
 
 
 def test_live_runs_are_computed_and_not_recorded(monkeypatch, tmp_path):
@@ -174,7 +174,7 @@ def test_live_runs_are_computed_and_not_recorded(monkeypatch, tmp_path):
         experiments.Experiment(method="dense", **fields),
         experiments.Experiment(method="wds", rank=4, **fields),
     ]
-    rows, history = course.run_live(grid)
+    rows, history = notebook.run_live(grid)
     assert set(rows["config"]) == {experiment.config for experiment in grid}
     assert history.loc[history["method"] == "wds", "decay"].tolist()[-1] == 0.0
     assert not list(tmp_path.rglob("*.csv"))
@@ -206,29 +206,29 @@ def test_results_are_those_of_one_dataset(monkeypatch, tmp_path):
     record(tmp_path, 0)
     record(tmp_path, 2, date="2026-01-05")
     record(tmp_path, 0, dataset="fashion_mnist")
-    rows, history, text = course.results("toy", dataset="digits")
+    rows, history, text = notebook.results("toy", dataset="digits")
     assert set(rows["config"]) == set(history["config"]) == {"digits0", "digits2"}
     for part in ("digits", "2 runs", "2 seeds (0, 2)", "tensorflow 2.20.0", "Keras 3.11.0",
                  "Python 3.11.1", "clora_lab 0.1.0", "one", "2026-01-02 to 2026-01-05"):  # fmt: skip
         assert part in text
     assert "\n" not in text
-    assert "one seed (0)" in course.results("toy", dataset="fashion_mnist")[2]
+    assert "one seed (0)" in notebook.results("toy", dataset="fashion_mnist")[2]
 
 
 def test_missing_results_say_where_and_what_to_do(monkeypatch, tmp_path):
     monkeypatch.setenv("CLORA_RESULTS", str(tmp_path))
-    with pytest.raises(course.ResultsMissing, match="'toy' on digits.*RUN = 'quick'.*reproduce toy"):
-        course.results("toy", dataset="digits")
+    with pytest.raises(notebook.ResultsMissing, match="'toy' on digits.*RUN = 'quick'.*reproduce toy"):
+        notebook.results("toy", dataset="digits")
     record(tmp_path, dataset="fashion_mnist")
-    with pytest.raises(course.ResultsMissing, match=re.escape(str(tmp_path))):
-        course.results("toy", dataset="digits")
+    with pytest.raises(notebook.ResultsMissing, match=re.escape(str(tmp_path))):
+        notebook.results("toy", dataset="digits")
 
 
 def test_provenance_refuses_what_are_no_result_rows():
     with pytest.raises(ValueError, match="Missing: .*'config'"):
-        course.provenance(pd.DataFrame({"dataset": ["digits"]}))
+        words.provenance(pd.DataFrame({"dataset": ["digits"]}))
     with pytest.raises(ValueError, match="rows: 0"):
-        course.provenance(pd.DataFrame(columns=list(RESULT_COLUMNS)))
+        words.provenance(pd.DataFrame(columns=list(RESULT_COLUMNS)))
 
 
 # --- what a notebook shows ----------------------------------------------------------------------
@@ -237,29 +237,29 @@ def test_provenance_refuses_what_are_no_result_rows():
 @pytest.fixture
 def shown(monkeypatch):
     found = []
-    monkeypatch.setattr(course, "display", lambda *shown, **settings: found.append((*shown, settings)))
+    monkeypatch.setattr(notebook, "display", lambda *shown, **settings: found.append((*shown, settings)))
     return found
 
 
 def test_show_is_a_picture_with_its_description(shown):
     fig = figures.decay_curve(lambda step: 1 - step / 10, total_steps=10)
-    assert course.show(fig) is None, "nothing to be printed below the picture"
+    assert notebook.show(fig) is None, "nothing to be printed below the picture"
     ((data, settings),) = shown
     assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG")
     assert data["text/plain"] == figures.alt_text(fig)
     assert settings["raw"]
-    described = {"alt": figures.alt_text(fig), "width": course.SHOWN_WIDTH}
+    described = {"alt": figures.alt_text(fig), "width": notebook.SHOWN_WIDTH}
     assert settings["metadata"] == {"image/png": described}
 
 
 def test_show_refuses_a_figure_without_a_description(shown):
     with pytest.raises(ValueError, match="must carry a description"):
-        course.show(Figure())
+        notebook.show(Figure())
     assert not shown
 
 
 def test_say_is_markdown(shown):
-    course.say("*a*")
+    notebook.say("*a*")
     assert isinstance(shown[0][0], IPython.display.Markdown) and shown[0][0].data == "*a*"
 
 
@@ -267,7 +267,7 @@ FRAME = pd.DataFrame({"a": [0.1, 0.2, 0.4], "b": [0.3, np.nan, 0.25]}, index=[1,
 
 
 def test_lines_draw_what_is_there():
-    fig = course.lines(FRAME, "Title", "x", "y (%)", percent=True, marks={"here": 3}, ylim=(0, 1))
+    fig = notebook.lines(FRAME, "Title", "x", "y (%)", percent=True, marks={"here": 3}, ylim=(0, 1))
     (ax,) = fig.axes
     first, second, mark = ax.lines
     np.testing.assert_array_equal(first.get_xydata(), [[1, 0.1], [2, 0.2], [10, 0.4]])
@@ -280,7 +280,7 @@ def test_lines_draw_what_is_there():
 
 
 def test_marks_stay_inside_the_axes():
-    fig = course.lines(FRAME, "T", "x", "y", marks={"a long name at the left": 1, "and at the right": 10})
+    fig = notebook.lines(FRAME, "T", "x", "y", marks={"a long name at the left": 1, "and at the right": 10})
     (ax,) = fig.axes
     box = ax.get_window_extent()
     for label in ax.texts:
@@ -292,7 +292,7 @@ def test_marks_stay_inside_the_axes():
     "names", [("a", "b"), ("a rather long name of a curve, the first", "and the second, too")]
 )
 def test_legend_fits_the_figure(names):
-    fig = course.lines(FRAME.set_axis(list(names), axis=1), "T", "x", "y")
+    fig = notebook.lines(FRAME.set_axis(list(names), axis=1), "T", "x", "y")
     legend = fig.legends[0].get_window_extent()
     assert legend.x0 >= 0 and legend.x1 <= fig.bbox.x1
     assert [text.get_text() for text in fig.legends[0].get_texts()] == list(names)
@@ -300,7 +300,7 @@ def test_legend_fits_the_figure(names):
 
 def test_bars_draw_and_say_every_value():
     frame = FRAME[["a"]].assign(c=[0.5, 0.6, 0.7]).set_axis(["p", "q", "r"])
-    fig = course.bars(frame, "Title", "y (%)", percent=True)
+    fig = notebook.bars(frame, "Title", "y (%)", percent=True)
     (ax,) = fig.axes
     assert [bar.get_height() for bar in ax.patches] == [0.1, 0.2, 0.4, 0.5, 0.6, 0.7]
     assert [label.get_text() for label in ax.get_xticklabels()] == ["p", "q", "r"]
@@ -308,7 +308,7 @@ def test_bars_draw_and_say_every_value():
 
 
 def test_matrices_share_one_scale():
-    fig = course.matrices({"I": np.eye(4), "-2 I": -2 * np.eye(4)}, "Title")
+    fig = notebook.matrices({"I": np.eye(4), "-2 I": -2 * np.eye(4)}, "Title")
     images = [ax.images[0] for ax in fig.axes[:2]]
     np.testing.assert_array_equal(images[1].get_array(), -2 * np.eye(4))
     assert images[0].get_clim() == images[1].get_clim()
@@ -319,11 +319,11 @@ def test_matrices_share_one_scale():
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: course.lines(FRAME[[]], "T", "x", "y"), "`frame` must have rows"),
-        (lambda: course.lines(FRAME.iloc[:0], "T", "x", "y"), "`frame` must have rows"),
-        (lambda: course.bars(pd.DataFrame(np.ones((2, 8))), "T", "y"), "one to seven columns"),
-        (lambda: course.matrices({"v": np.ones(3)}, "T"), r"shapes: \[\(3,\)\]"),
-        (lambda: course.matrices({}, "T"), "one to four matrices"),
+        (lambda: notebook.lines(FRAME[[]], "T", "x", "y"), "`frame` must have rows"),
+        (lambda: notebook.lines(FRAME.iloc[:0], "T", "x", "y"), "`frame` must have rows"),
+        (lambda: notebook.bars(pd.DataFrame(np.ones((2, 8))), "T", "y"), "one to seven columns"),
+        (lambda: notebook.matrices({"v": np.ones(3)}, "T"), r"shapes: \[\(3,\)\]"),
+        (lambda: notebook.matrices({}, "T"), "one to four matrices"),
     ],
 )
 def test_impossible_pictures_are_refused(call, message):

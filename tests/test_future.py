@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from test_conclusion import run
 
-from clora_lab.course import future_widgets
+from clora_lab.course.widgets import surface
 from clora_lab.lab.figures import future_figures
 from clora_lab.lab.figures.figure_base import MissingResults
 from clora_lab.lab.nets import models
@@ -127,7 +127,7 @@ def test_nothing_recorded_says_what_to_run(rows):
         future.values(rows[rows["split"] == "none"])
     one = rows[(rows["noise_spread"] == 1.0) & (rows["noise_gate"] == 0.3) & (rows["end"] == 0.85)]
     with pytest.raises(MissingResults, match="questions surface"):
-        future_widgets.surface_explorer(both_splits(one))
+        surface.surface_explorer(both_splits(one))
 
 
 def test_rows_that_do_not_compare_are_refused(rows):
@@ -149,7 +149,7 @@ def test_figures_say_what_they_show(rows):
 
 @pytest.fixture
 def explorer(rows):
-    return future_widgets.surface_explorer(both_splits(rows))
+    return surface.surface_explorer(both_splits(rows))
 
 
 def test_the_widget_shows_the_chosen_cell(rows, explorer):
@@ -165,7 +165,7 @@ def test_the_widget_shows_the_chosen_cell(rows, explorer):
     explorer.controls["noise_spread"].value = 0.0
     assert "nothing is drawn at random" in explorer.message.value
     explorer.reset_button.click()
-    assert explorer.settings == future_widgets.START
+    assert explorer.settings == surface.START
 
 
 @pytest.mark.parametrize(

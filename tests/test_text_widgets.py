@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from clora_lab.course import text_widgets
+from clora_lab.course import attention, widgets
 from clora_lab.lab.data import text
-from clora_lab.lab.figures import figures, text_figures
+from clora_lab.lab.figures import figures
 
 pytest.importorskip("keras_hub")
-from test_text_figures import LENGTH, tiny_classifier  # noqa: E402
+from test_attention import LENGTH, tiny_classifier  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -18,13 +18,13 @@ def nets():
 
 @pytest.fixture
 def explorer(nets):
-    return text_widgets.review_explorer(*nets, examples=["a great film .", "the plot was awful ."])
+    return widgets.review_explorer(*nets, examples=["a great film .", "the plot was awful ."])
 
 
 def test_the_numbers_are_the_nets(nets, explorer):
     explorer.controls["review"].value = "nobody could call the cast dull ."
     names = ("dense", "compressed")
-    table = text_figures.predictions(
+    table = attention.predictions(
         dict(zip(names, nets, strict=True)),
         ["nobody could call the cast dull ."],
         nets[0].preprocessor.tokenizer,
@@ -64,17 +64,17 @@ def test_markup_is_escaped_and_line_breaks_are_no_tokens(explorer):
 def test_a_text_without_a_word_is_a_message(nets):
     tokenizer = nets[0].preprocessor.tokenizer
     with pytest.raises(ValueError, match="Type a sentence"):
-        text_widgets.tokens("  ", tokenizer, 16)
+        widgets.tokens("  ", tokenizer, 16)
     with pytest.raises(ValueError, match="`length`"):
-        text_widgets.tokens("film", tokenizer, 2)
-    explorer = text_widgets.review_explorer(*nets, examples=["", "a film ."])
+        widgets.tokens("film", tokenizer, 2)
+    explorer = widgets.review_explorer(*nets, examples=["", "a film ."])
     assert 'role="alert"' in explorer.message.value and "Type a sentence" in explorer.message.value
     explorer.controls["review"].value = "a film ."
     assert explorer.message.value == "" or "disagree" in explorer.message.value
 
 
 def test_tokens_of_a_review(nets):
-    table = text_widgets.tokens("The film was great.", nets[0].preprocessor.tokenizer, 5)
+    table = widgets.tokens("The film was great.", nets[0].preprocessor.tokenizer, 5)
     assert table["token"].tolist() == ["the", "film", "was", "great", "."]
     assert table["seen"].tolist() == [True, True, True, False, False]
     inputs = text.tokenise(["The film was great."], nets[0].preprocessor.tokenizer, 5, cached=False)
@@ -82,12 +82,12 @@ def test_tokens_of_a_review(nets):
 
 
 def test_still_picture(nets):
-    fig = text_widgets.review_explorer_static(*nets, "what a clever script !", title="On generated reviews")
+    fig = widgets.review_explorer_static(*nets, "what a clever script !", title="On generated reviews")
     said = figures.alt_text(fig)
     assert said.startswith("On generated reviews") and "dense" in said and "compressed" in said
     shown = [text_.get_text() for text_ in fig.axes[0].texts]
     numbers = [float(each.rstrip("%")) for each in shown]
-    table = text_figures.predictions(
+    table = attention.predictions(
         {"a": nets[0], "b": nets[1]}, ["what a clever script !"], nets[0].preprocessor.tokenizer, LENGTH
     )
     np.testing.assert_allclose(numbers, 100 * table.loc[0, ["a", "b"]].astype(float), atol=0.06)
@@ -98,9 +98,9 @@ def test_what_must_be_given(nets):
     bare = tiny_classifier(2)
     bare.preprocessor = None
     with pytest.raises(ValueError, match="`tokenizer` and `length`"):
-        text_widgets.review_explorer(bare, nets[1])
-    assert text_widgets.review_explorer(bare, nets[1], tokenizer, LENGTH).text.value
+        widgets.review_explorer(bare, nets[1])
+    assert widgets.review_explorer(bare, nets[1], tokenizer, LENGTH).text.value
     with pytest.raises(ValueError, match="two different names"):
-        text_widgets.review_explorer(*nets, names=("net", "net"))
+        widgets.review_explorer(*nets, names=("net", "net"))
     with pytest.raises(ValueError, match="`examples`"):
-        text_widgets.review_explorer(*nets, examples=[])
+        widgets.review_explorer(*nets, examples=[])

@@ -12,6 +12,9 @@ import pytest
 import clora_lab as cl
 from clora_lab import noise, schedules
 from clora_lab.course import widgets
+from clora_lab.course.widgets import frame
+from clora_lab.course.widgets import noise as noise_widget
+from clora_lab.course.widgets import rank as rank_widget
 from clora_lab.lab.data import datasets
 from clora_lab.lab.figures import figures
 from clora_lab.lab.nets import models
@@ -169,9 +172,9 @@ def test_an_unexpected_error_is_shown_with_its_type_and_escaped():
         if value:
             raise KeyError("<script>")
         fig.alt_text = "nothing"
-        return widgets.Reading("")
+        return frame.Reading("")
 
-    explorer = widgets.Explorer(view, {"value": widgets._fraction("value", 0.0)}, 2.0)
+    explorer = frame.Explorer(view, {"value": frame.fraction("value", 0.0)}, 2.0)
     explorer.controls["value"].value = 1.0
     assert "KeyError" in explorer.message.value and "&lt;script&gt;" in explorer.message.value
     explorer.controls["value"].value = 0.0
@@ -209,7 +212,7 @@ def test_noise_densities_are_densities_and_the_normal_one_is_right():
 def test_noise_of_large_kernels_is_drawn_from_a_selection():
     weights = np.random.default_rng(0).normal(size=(1000, 200))
     parts = widgets.noise_parts(weights, 0.5, 0.0, 1.0)
-    assert len(parts["W"]) <= widgets.MAX_WEIGHTS < weights.size
+    assert len(parts["W"]) <= noise_widget.MAX_WEIGHTS < weights.size
     assert abs(parts["W"].std() - weights.std()) < 0.02
 
 
@@ -236,7 +239,7 @@ def test_noise_explorer_takes_trained_weights_and_their_moments():
     np.testing.assert_allclose(explorer.settings["sigma"], kernels["first"].std(), rtol=1e-3)
     assert changed(explorer, d=0.1)
     assert changed(explorer, sigma=0.5) and "not those of W" in explorer.message.value
-    assert changed(explorer, source=widgets.NORMAL)
+    assert changed(explorer, source=noise_widget.NORMAL)
     assert (explorer.settings["m"], explorer.settings["sigma"]) == (0.0, 1.0)
     assert not changed(explorer, source="flat")
     assert "differ" in explorer.message.value or "above 0" in explorer.message.value
@@ -248,12 +251,12 @@ def test_noise_explorer_takes_trained_weights_and_their_moments():
 
 @pytest.mark.parametrize("keep_bias", [True, False])
 @pytest.mark.parametrize("rank", [1, 3])
-@pytest.mark.parametrize("layer", [widgets.WHOLE, "dense_0", "conv_1", "head"])
+@pytest.mark.parametrize("layer", [rank_widget.WHOLE, "dense_0", "conv_1", "head"])
 @pytest.mark.parametrize("factorization", ["pair", "loralib"])
 def test_rank_explorer_counts_as_the_package_does(layer, rank, keep_bias, factorization):
     model = convolutional()
     facts = widgets.layer_facts(model, factorization)
-    arguments = {"targets": None if layer == widgets.WHOLE else [layer], "factorization": factorization}
+    arguments = {"targets": None if layer == rank_widget.WHOLE else [layer], "factorization": factorization}
     method = "bias" if keep_bias else "wds"
     small = cl.finalize(compress(model, rank, method=method, **arguments), force=True)
 

@@ -392,14 +392,14 @@ def correlation_plot(weights: np.ndarray, correlations: Sequence[float], rng: np
     fig = figures.new_figure(3.4)
     ax = fig.subplots()
     fine, coarse = np.linspace(0, 1, 201), np.linspace(0, 1, 11)
-    styles = figures._cycle(len(correlations))
+    styles = figures.cycle(len(correlations))
     for correlation, style in zip(correlations, styles, strict=True):
         line, points = {**style, "marker": ""}, {**style, "linestyle": ""}
         ax.plot(fine, variance_factor(fine, correlation), label=f"ρ = {correlation:g}, algebra", **line)
         drawn = [np.var(d * weights + draw_noise(weights, d, rng, correlation)) for d in coarse]
         ax.plot(coarse, np.array(drawn) / np.var(weights), label=f"ρ = {correlation:g}, simulated", **points)
     ax.set(xlabel="Decay d", ylabel="Var(d·W + n), in units of σ²", ylim=(0, None))
-    figures._shared_legend(fig, [ax], ncols=len(correlations))
+    figures.shared_legend(fig, [ax], ncols=len(correlations))
     figures.set_title(fig, "If noise is not independent of W", f"{len(weights):,} weights")
     ends = [f"{1 + correlation:g} for ρ = {correlation:g}" for correlation in correlations]
     fig.alt_text = (
@@ -431,14 +431,14 @@ def quantile_plot(samples: Mapping[str, np.ndarray], dataset: str | None = None)
     normal = stats.norm.ppf((np.arange(QUANTILES) + 0.5) / QUANTILES)
     tails = stats.norm.ppf([1e-4, 1e-3])
     points = np.concatenate([tails, normal, -tails[::-1]])
-    for (name, values), style in zip(samples.items(), figures._cycle(len(samples)), strict=True):
+    for (name, values), style in zip(samples.items(), figures.cycle(len(samples)), strict=True):
         values = (np.ravel(values) - found[name]["mean"]) / found[name]["std"]
         drawn = np.quantile(values, stats.norm.cdf(points))
         ax.plot(points, drawn, label=name, markevery=len(points) // 9, **style)
     ends = points[[0, -1]]
     ax.plot(ends, ends, color=figures.INK, linewidth=1, label="a normal law", zorder=0)
     ax.set(xlabel="Quantile of N(0, 1), in units of σ", ylabel="Quantile of the sample, in units of σ")
-    figures._shared_legend(fig, [ax], ncols=2)
+    figures.shared_legend(fig, [ax], ncols=2)
     name = figures.dataset_label(dataset) if dataset else ""
     title = "Normal quantile plot" + (f", {name}" if name else "")
     figures.set_title(fig, title, "straight: normal; steeper ends: long tails; flatter ends: short tails")

@@ -1,24 +1,16 @@
-"""BERT on reviews as figures: where its parameters are, what attends to what, slides 21 and 22 beside ours.
-
-What attends to what is the softmax of a head, ``P = softmax(Q K^T / sqrt(head_dim))``, a row a query (Vaswani
-et al. 2017, arXiv:1706.03762). How far compression has moved it is told by the total variation of the rows,
-``1/2 sum_k |P[q, k] - P'[q, k]|``: the share of its attention that a token has turned elsewhere.
-"""
+"""BERT on reviews as figures: where its parameters are, what attends to what, slides 21 and 22."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import keras
 import numpy as np
 import pandas as pd
-from keras import ops
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
-from scipy.special import expit
 
 from clora_lab import _checks
-from clora_lab.lab import names, training
+from clora_lab.lab import names
 from clora_lab.lab.data import text
 from clora_lab.lab.figures.figure_base import (
     BLUE,
@@ -170,82 +162,6 @@ def where_parameters(rank: int = 16, scope: str = "attention") -> Figure:
 # --- what attends to what -----------------------------------------------------------------------
 
 
-def attention_scores(model: keras.Model, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The attention of every head: ``P = softmax(Q K^T / sqrt(head_dim))``, padding masked.
-
-    Args:
-        model: a BERT classifier or backbone of KerasHub, compressed or not.
-        inputs: what it takes: token_ids, segment_ids, padding_mask, of shape (n, T).
-
-    Returns:
-        Shape (blocks, n, heads, T, T); each row, [..., query, :], sums to 1.
-
-    Raises:
-        ValueError: the model has no encoder blocks of KerasHub.
-
-    Example:
-        >>> attention_scores(net, text.tokenise(["a film"], tokenizer, 32)).shape  # doctest: +SKIP
-        (2, 1, 2, 32, 32)
-    """
-    backbone = getattr(model, "backbone", model)
-    blocks = getattr(backbone, "transformer_layers", None)
-    if not blocks:
-        raise ValueError(
-            f"`model` must be a BERT of KerasHub with encoder blocks. Received: {type(model).__name__} "
-            f"{getattr(model, 'name', '')!r}. Pass the classifier or its backbone."
-        )
-    embedded = keras.Model(backbone.input, backbone.get_layer("embeddings_dropout").output)
-    inputs = {name: ops.convert_to_tensor(value) for name, value in inputs.items()}
-    x, found = embedded(inputs, training=False), []
-    for block in blocks:
-        x, scores = block(
-            x, padding_mask=inputs["padding_mask"], return_attention_scores=True, training=False
-        )
-        found.append(ops.convert_to_numpy(scores))
-    return np.stack(found)
-
-
-def attention_change(before: np.ndarray, after: np.ndarray, padding_mask: np.ndarray) -> pd.DataFrame:
-    """How far each head has turned: total variation between its rows, ``1/2 sum_k |P[q, k] - P'[q, k]|``.
-
-    Args:
-        before, after: by `attention_scores`, shape (blocks, n, heads, T, T), of the same texts.
-        padding_mask: shape (n, T), 1 where there is a token; rows of padding do not count.
-
-    Returns:
-        A row a head: block, head, change (mean over tokens and texts, 0: the same, 1: nothing in common),
-        attended_before, attended_after: mean of exp(entropy), the number of tokens that a token looks at.
-
-    Raises:
-        ValueError: arrays of different shapes.
-
-    Example:
-        >>> P = np.full((1, 1, 1, 2, 2), 0.5)
-        >>> attention_change(P, np.eye(2)[None, None, None], np.ones((1, 2)))["change"].item()
-        0.5
-    """
-    before, after, mask = np.asarray(before), np.asarray(after), np.asarray(padding_mask, bool)
-    texts, length = before.shape[1], before.shape[-1] if before.ndim == 5 else -1
-    if before.shape != after.shape or before.ndim != 5 or mask.shape != (texts, length):
-        raise ValueError(
-            "`before` and `after` must have one shape (blocks, n, heads, T, T) and `padding_mask` (n, T). "
-            f"Received: {before.shape}, {after.shape} and {mask.shape}."
-        )
-
-    def mean(values):  # (blocks, n, heads, T) -> (blocks, heads), over queries that are tokens
-        weight = mask[None, :, None, :]
-        return (values * weight).sum((1, 3)) / weight.sum()
-
-    def attended(scores):
-        return mean(np.exp(-(scores * np.log(np.maximum(scores, 1e-12))).sum(-1)))
-
-    change = mean(np.abs(before - after).sum(-1) / 2)
-    places = list(np.ndindex(change.shape))
-    columns = {"change": change, "attended_before": attended(before), "attended_after": attended(after)}
-    frame = pd.DataFrame(places, columns=["block", "head"])
-    return frame.assign(**{name: values.ravel() for name, values in columns.items()})
-
-
 @styled
 def attention_maps(
     maps: Mapping[str, np.ndarray],
@@ -318,84 +234,6 @@ def attention_maps(
     set_title(fig, title, subtitle)
     fig.alt_text = f"{title}, {count} tokens: {'; '.join(said)}."
     return fig
-
-
-# --- what nets say of reviews -------------------------------------------------------------------
-
-
-def predictions(
-    nets: Mapping[str, keras.Model], texts: Sequence[str], tokenizer, length: int, batch: int = 100
-) -> pd.DataFrame:
-    """The probability that each net gives to "positive", for each text.
-
-    Args:
-        nets: name -> classifier with two logits on token ids (negative, positive).
-        texts: raw.
-        tokenizer: a `keras_hub.models.BertTokenizer`, the one that the nets were trained with.
-        length: of the sequences, in tokens.
-        batch: so many texts at a time.
-
-    Returns:
-        A row a text: text, and a column for each net, probabilities.
-
-    Raises:
-        ValueError: no texts, or a net without two logits.
-
-    Example:
-        >>> predictions({"dense": net}, ["A wonderful film."], tokenizer, 32)  # doctest: +SKIP
-    """
-    inputs = text.tokenise([text.clean(each) for each in texts], tokenizer, length, cached=False)
-    frame = pd.DataFrame({"text": list(texts)})
-    for name, net in nets.items():
-        logits = []
-        for first in range(0, len(texts), batch):
-            part = training.take(inputs, slice(first, first + batch))
-            logits.append(ops.convert_to_numpy(ops.cast(net(part, training=False), "float32")))
-        logits = np.concatenate(logits).astype("float64")
-        if logits.shape != (len(texts), 2):
-            raise ValueError(
-                f"`nets` must give two logits a text. Received of {name!r} the shape {logits.shape} for "
-                f"{len(texts)} texts. Pass a classifier, not its backbone."
-            )
-        frame[name] = expit(logits[:, 1] - logits[:, 0])
-    return frame
-
-
-def errors(predicted: pd.DataFrame, labels: Sequence[int]) -> pd.DataFrame:
-    """Where two nets part: the predictions with their labels and a verdict, the widest gaps first.
-
-    Args:
-        predicted: by `predictions`, of two nets.
-        labels: 0 negative, 1 positive.
-
-    Returns:
-        `predicted` with the columns label and verdict: "both right", "only <net> right" or "both wrong";
-        ordered by the distance between the two probabilities.
-
-    Raises:
-        ValueError: not two nets, or another number of labels.
-
-    Example:
-        >>> both = pd.DataFrame({"text": ["Good.", "Bad."], "dense": [0.9, 0.2], "small": [0.3, 0.1]})
-        >>> errors(both, [1, 0])["verdict"].tolist()
-        ['only dense right', 'both right']
-    """
-    nets = [column for column in predicted.columns if column != "text"]
-    labels = np.asarray(labels)
-    if len(nets) != 2 or len(labels) != len(predicted):
-        raise ValueError(
-            "`predicted` must hold the probabilities of two nets, with a label for each of its texts. "
-            f"Received: the nets {nets}, {len(predicted)} texts and {len(labels)} labels."
-        )
-    first, second = ((predicted[name].to_numpy() > 0.5) == (labels == 1) for name in nets)
-    verdict = np.select(
-        [first & second, first & ~second, ~first & second],
-        ["both right", f"only {nets[0]} right", f"only {nets[1]} right"],
-        "both wrong",
-    )
-    frame = predicted.assign(label=labels, verdict=verdict)
-    gap = (frame[nets[0]] - frame[nets[1]]).abs()
-    return frame.loc[gap.sort_values(ascending=False, kind="stable").index]
 
 
 # --- the study ----------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """What the notebooks of the course share: the run mode, recorded rows, sizes of live runs, pictures.
 
-A notebook begins with ``RUN = course.mode("recorded")``. Recorded rows come from `results`, with a line
+A notebook begins with ``RUN = notebook.mode("recorded")``. Recorded rows come from `results`, with a line
 on where they come from; whatever a notebook computes itself, it computes on `dataset()`, at `size(RUN)`.
 """
 
@@ -23,6 +23,7 @@ from PIL import Image
 from tqdm.keras import TqdmCallback
 
 from clora_lab import _checks
+from clora_lab.course import words
 from clora_lab.lab import runner
 from clora_lab.lab.data import cifar, datasets, text
 from clora_lab.lab.figures import figures
@@ -205,7 +206,7 @@ def results(study: str = "toy", dataset: str = "fashion_mnist") -> tuple[pd.Data
         dataset: whose rows.
 
     Returns:
-        (rows, history, text): data frames as `ResultsStore` gives them, and Markdown by `provenance`.
+        (rows, history, text): data frames as `ResultsStore` gives them, and Markdown by `words.provenance`.
 
     Raises:
         ResultsMissing: nothing is recorded of this study and data set.
@@ -224,48 +225,7 @@ def results(study: str = "toy", dataset: str = "fashion_mnist") -> tuple[pd.Data
         )
     history = store.read_history()
     history = history[history["dataset"] == dataset].reset_index(drop=True)
-    return rows, history, provenance(rows)
-
-
-def provenance(rows: pd.DataFrame) -> str:
-    """One line of Markdown: which data, runs, seeds, versions, processor and dates stand behind rows.
-
-    Args:
-        rows: result rows, recorded or live.
-
-    Raises:
-        ValueError: `rows` is empty or lacks a column.
-    """
-    columns = ["dataset", "config", "seed", "backend", "backend_version", "keras_version", "date"]
-    columns += ["clora_version", "python", "processor"]
-    missing = [column for column in columns if column not in rows]
-    if missing or rows.empty:
-        raise ValueError(
-            f"`rows` must be result rows with the columns {columns}. Missing: {missing}; rows: {len(rows)}."
-        )
-
-    def each(column):
-        return ", ".join(sorted(set(rows[column].astype(str))))
-
-    data = ", ".join(sorted({figures.dataset_label(name) for name in rows["dataset"]}))
-    return (
-        f"*Where these numbers come from: {data}; {rows['config'].nunique()} runs, "
-        f"{_counted(rows['seed'])}; {each('backend')} {each('backend_version')}, Keras "
-        f"{each('keras_version')}, Python {each('python')}, clora_lab {each('clora_version')}; "
-        f"{each('processor')}; {_span(rows['date'])}.*"
-    )
-
-
-def _counted(seeds: pd.Series) -> str:
-    found = sorted(int(seed) for seed in set(seeds))
-    if len(found) == 1:
-        return f"one seed ({found[0]})"
-    return f"{len(found)} seeds ({', '.join(map(str, found))})"
-
-
-def _span(dates: pd.Series) -> str:
-    first, last = min(dates), max(dates)
-    return first if first == last else f"{first} to {last}"
+    return rows, history, words.provenance(rows)
 
 
 # --- what a notebook shows ----------------------------------------------------------------------
@@ -300,7 +260,7 @@ def _with_palette(png: BytesIO) -> BytesIO:
 
 
 def say(text: str) -> None:
-    """Display Markdown, for instance a line by `provenance`."""
+    """Display Markdown, for instance a line by `words.provenance`."""
     display(Markdown(text))
 
 
@@ -451,7 +411,7 @@ def _styles(frame: pd.DataFrame) -> list[dict]:
         raise ValueError(
             f"`frame` must have rows and one to seven columns of numbers. Received shape: {frame.shape}."
         )
-    return figures._cycle(frame.shape[1])
+    return figures.cycle(frame.shape[1])
 
 
 def _finish(fig, ax, frame, title, subtitle, percent, **axes) -> None:
@@ -460,7 +420,7 @@ def _finish(fig, ax, frame, title, subtitle, percent, **axes) -> None:
         ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
     if frame.shape[1] > 1:
         letters = 10 + max(len(str(name)) for name in frame.columns)  # of an entry with its line
-        figures._shared_legend(fig, [ax], ncols=max(1, min(frame.shape[1], 90 // letters)))
+        figures.shared_legend(fig, [ax], ncols=max(1, min(frame.shape[1], 90 // letters)))
     figures.set_title(fig, title, subtitle)
 
 

@@ -1,11 +1,4 @@
-"""A widget for the study of open questions: the surface over noise level, gate and length of the decay.
-
-| widget | plain functions | still picture |
-|---|---|---|
-| `surface_explorer` | `future.surface`, `future.select` | `surface_explorer_static` |
-
-It has the frame of the other widgets (`widgets.Explorer`).
-"""
+"""Widget 7: the surface of the open questions, over noise level, gate and length of the decay."""
 
 from __future__ import annotations
 
@@ -13,11 +6,17 @@ import ipywidgets
 import pandas as pd
 from matplotlib.figure import Figure
 
-from clora_lab.course import widgets
-from clora_lab.course.widgets import Explorer, Reading
+from clora_lab.course.widgets.frame import (
+    Explorer,
+    Reading,
+    dropdown,
+    html_table,
+    make_control,
+    still_figure,
+    write_title,
+)
 from clora_lab.lab.figures import future_figures
-from clora_lab.lab.figures.figure_base import FAINT, MissingResults
-from clora_lab.lab.figures.figures import METHOD_STYLES
+from clora_lab.lab.figures.figure_base import FAINT, METHOD_STYLES, MissingResults
 from clora_lab.studies import future
 
 HEIGHT = 3.9
@@ -27,7 +26,7 @@ SHOWN = {
     "sd": "sd over the seeds (points)",
 }
 SPLITS = ("test", "validation")
-START = {**future_figures.REFERENCE, "shown": "accuracy", "split": "test"}
+START = {**{name: future.DEFAULTS[name] for name in future.SURFACE}, "shown": "accuracy", "split": "test"}
 CHOSEN = "#d55e00"
 
 
@@ -61,7 +60,7 @@ def _view(fig, surfaces, found, noise_spread=1.0, noise_gate=0.3, end=0.85, show
     right.set_xlabel(f"Spread of the noise, at gate {noise_gate:g}")
     right.set_ylabel(f"{split.capitalize()} accuracy (%), ± 1 sd")
     title = f"{SHOWN[shown].capitalize()}, decay ending at {end:.0%} of the steps"
-    widgets.html_title(fig, title)
+    write_title(fig, title)
     row = cell.iloc[0]
     fig.alt_text = (
         f"{title}: map of spread and gate; at spread {noise_spread:g} and gate {noise_gate:g} the accuracy "
@@ -90,7 +89,7 @@ def _words(row: pd.Series, own: pd.DataFrame, table: pd.DataFrame) -> tuple[str,
         remark = "Spread 0 leaves the mean of the noise, (1 − d) m: nothing is drawn at random."
     elif row["noise_gate"] == 0:
         remark = "Gate 0 keeps the noise on to the end: the net learns with what it never meets later."
-    return widgets.html_table(frame), remark
+    return html_table(frame), remark
 
 
 def _interval(line: pd.Series) -> str:
@@ -130,14 +129,14 @@ def surface_explorer(rows: pd.DataFrame) -> Explorer:
     def slider(name, description):
         options = sorted(float(value) for value in table[name].unique())
         value = START[name] if START[name] in options else options[0]
-        return widgets.make_control(ipywidgets.SelectionSlider, description, value, options=options)
+        return make_control(ipywidgets.SelectionSlider, description, value, options=options)
 
     controls = {
         "noise_spread": slider("noise_spread", "spread"),
         "noise_gate": slider("noise_gate", "gate"),
         "end": slider("end", "decay ends at"),
-        "shown": widgets.dropdown("map shows", "accuracy", [(text, name) for name, text in SHOWN.items()]),
-        "split": widgets.dropdown("data", "test", list(SPLITS)),
+        "shown": dropdown("map shows", "accuracy", [(text, name) for name, text in SHOWN.items()]),
+        "split": dropdown("data", "test", list(SPLITS)),
     }
 
     def view(fig, **settings):
@@ -152,4 +151,4 @@ def surface_explorer_static(rows: pd.DataFrame, **settings) -> Figure:
     Example:
         >>> fig = surface_explorer_static(rows, noise_gate=0.5)  # doctest: +SKIP
     """
-    return widgets.still_figure(_view, HEIGHT, **_parts(rows), **{**START, **settings})
+    return still_figure(_view, HEIGHT, **_parts(rows), **{**START, **settings})

@@ -1,10 +1,6 @@
-"""A widget for the BERT study: type a review, and see what the dense and the compressed net make of it.
+"""Widget 6: type a review, and see what the dense and the compressed net make of it.
 
-| widget | plain functions | still picture |
-|---|---|---|
-| `review_explorer` | `text_figures.predictions`, `tokens` | `review_explorer_static` |
-
-It has the frame of the other widgets (`widgets.Explorer`): a text that can't be read becomes a message.
+A text that can't be read becomes a message.
 """
 
 from __future__ import annotations
@@ -20,11 +16,18 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from clora_lab.course import widgets
-from clora_lab.course.widgets import Explorer, Reading
+from clora_lab.course import attention
+from clora_lab.course.widgets.frame import (
+    Explorer,
+    Reading,
+    dropdown,
+    html_table,
+    make_control,
+    still_figure,
+    write_title,
+)
 from clora_lab.lab.data import text
-from clora_lab.lab.figures import text_figures
-from clora_lab.lab.figures.figures import FAINT, INK, METHOD_STYLES
+from clora_lab.lab.figures.figure_base import FAINT, INK, METHOD_STYLES
 
 EXAMPLES = (
     "what a great film ! the cast was superb .",
@@ -71,7 +74,7 @@ def tokens(review: str, tokenizer, length: int) -> pd.DataFrame:
 def _review_view(fig, nets, tokenizer, length, title, review="", example=""):
     review = review.strip() or example
     seen = tokens(review, tokenizer, length)
-    predicted = text_figures.predictions(nets, [review], tokenizer, length).iloc[0]
+    predicted = attention.predictions(nets, [review], tokenizer, length).iloc[0]
     values = [predicted[name] for name in nets]
     ax = fig.add_axes((0.16, 0.27, 0.8, 0.5))
     for place, (value, color, hatch) in enumerate(zip(values, COLORS, HATCHES, strict=True)):
@@ -89,7 +92,7 @@ def _review_view(fig, nets, tokenizer, length, title, review="", example=""):
     ax.set_xticks(np.linspace(0, 1, 5))
     ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
     ax.grid(axis="y", visible=False)
-    widgets.html_title(fig, title)
+    write_title(fig, title)
     said = [f"{name} {100 * value:.1f}% positive" for name, value in zip(nets, values, strict=True)]
     fig.alt_text = f"{title}, a review of {len(seen)} tokens: {'; '.join(said)}."
     return Reading(_review_text(nets, values, seen), _review_remark(nets, values, seen, length))
@@ -112,7 +115,7 @@ def _review_text(nets: Sequence[str], values: Sequence[float], seen: pd.DataFram
         for token, known in zip(shown["token"], shown["known"], strict=True)
     ]
     more = " …" if seen["seen"].sum() > SHOWN else ""
-    return f"{widgets.html_table(pd.DataFrame(rows))}<p>Seen: {' '.join(marked)}{more}</p>"
+    return f"{html_table(pd.DataFrame(rows))}<p>Seen: {' '.join(marked)}{more}</p>"
 
 
 def _review_remark(nets, values, seen: pd.DataFrame, length: int) -> str:
@@ -175,12 +178,12 @@ def review_explorer(
     if not examples:
         raise ValueError("`examples` must hold at least one review. Received: none.")
     view = functools.partial(_review_view, title=title, **_parts(dense, small, tokenizer, length, names))
-    area = widgets.make_control(
+    area = make_control(
         ipywidgets.Textarea, "your review", "", placeholder="type here, then click beside it",
         continuous_update=False, rows=3,
     )  # fmt: skip
     options = {_shortened(each): each for each in examples}
-    choice = widgets.dropdown("or an example", next(iter(options.values())), options)
+    choice = dropdown("or an example", next(iter(options.values())), options)
     return Explorer(view, {"review": area, "example": choice}, height=HEIGHT)
 
 
@@ -210,6 +213,6 @@ def review_explorer_static(
         >>> fig = review_explorer_static(classifier, small, "A wonderful film.")  # doctest: +SKIP
     """
     parts: Mapping = _parts(dense, small, tokenizer, length, names)
-    return widgets.still_figure(
+    return still_figure(
         functools.partial(_review_view, title=title), HEIGHT, **parts, review=review, example=review
     )

@@ -1,0 +1,291 @@
+"""Widget 4: recorded results. Study, method, rank and metric against the ratio, with baselines and ± bars."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import ipywidgets
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+
+from clora_lab import _checks
+from clora_lab.course.widgets.frame import (
+    Explorer,
+    Reading,
+    draw_legend,
+    dropdown,
+    html_table,
+    make_control,
+    still_figure,
+    write_title,
+)
+from clora_lab.lab.figures.figure_base import FAINT, INK, METHOD_STYLES, require
+from clora_lab.lab.names import METHOD_LABELS, dataset_label, method_label
+
+HEIGHT = 4.4
+METRICS = {"accuracy": "Accuracy (%)", "loss": "Loss (nats)", "seconds": "Training time (s)"}
+RATIOS = {"slides": "ratio_percent", "model": "ratio_model_percent"}
+RESULT_VIEWS = {"BA alone": "compressed", "what trains (d·W + BA)": "trained"}
+ALL_RANKS = "all"
+
+
+def results_summary(
+    results: pd.DataFrame,
+    study: str,
+    variant: str = "slides",
+    split: str = "test",
+    metric: str = "accuracy",
+    view: str = "compressed",
+    ratio: str = "slides",
+) -> pd.DataFrame:
+    """Mean and standard deviation over the seeds of a metric, beside the ratio, by method and rank.
+
+    Args:
+        results: recorded rows, as of `ResultsStore.read`.
+        study: "study, dataset", as `studies_in` lists them.
+        variant: name of the recipe.
+        split: "validation" or "test".
+        metric: "accuracy" (fraction), "loss" (nats) or "seconds".
+        view: "compressed" (B A alone, where it was measured, else what was trained) or "trained".
+        ratio: how parameters are counted, "slides" or "model"; see `clora_lab.CONVENTIONS`.
+
+    Returns:
+        A data frame with the columns method, rank, ratio_percent, mean, sd (ddof 1; empty for one seed),
+        n (seeds).
+
+    Raises:
+        ValueError: if there are no such rows; the message says which there are.
+    """
+    require(results, "results", ["study", "dataset", "variant", "method", "rank", "seed"])
+    rows = studies_in(results)[_checks.one_of("study", study, studies_in(results))]
+    rows = rows[rows["variant"] == variant]
+    named = {"variant": variant, "split": split, "metric": metric}
+    values = rows[rows["metric"] == _checks.one_of("metric", metric, METRICS)]
+    if metric != "seconds":
+        order = {view: 0, "trained": 1}
+        _checks.one_of("view", view, RESULT_VIEWS.values())
+        values = values[(values["split"] == split) & values["view"].isin(order)]
+        values = values.assign(order=values["view"].map(order)).sort_values("order")
+    values = values.drop_duplicates("config")
+    if values.empty:
+        raise ValueError(
+            f"There are no rows of {study} with {named}. Choose another: the variants are "
+            f"{sorted(studies_in(results)[study]['variant'].unique())}."
+        )
+    by = ["method", "rank"]
+    column = RATIOS[_checks.one_of("ratio", ratio, RATIOS)]
+    frame = values.groupby(by)["value"].agg(mean="mean", sd="std", n="size")
+    frame["ratio_percent"] = rows[rows["metric"] == column].groupby(by)["value"].mean()
+    return frame.reset_index()[["method", "rank", "ratio_percent", "mean", "sd", "n"]]
+
+
+def studies_in(results: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The rows of each study and data set, by 'study, printed name of the data set'."""
+    return {
+        f"{study}, {dataset_label(dataset)}": rows
+        for (study, dataset), rows in results.groupby(["study", "dataset"])
+    }
+
+
+def results_curves(
+    history: pd.DataFrame,
+    study: str,
+    variant: str,
+    methods: Sequence[str],
+    rank: int,
+    metric: str = "accuracy",
+    view: str = "compressed",
+) -> pd.DataFrame:
+    """Mean over the seeds of the validation metric by epoch, a column a method.
+
+    Args:
+        history: recorded epochs, as of `ResultsStore.read_history`.
+        rank: of the methods that have one; the dense net is taken along.
+        others: see `results_summary`.
+    """
+    rows = studies_in(history).get(study, history.iloc[:0])
+    rows = rows[(rows["variant"] == variant) & rows["rank"].isin([0, rank])]
+    own = f"val_{metric}" if view == "trained" else f"val_compressed_{metric}"
+    values = rows[own].fillna(rows[f"val_{metric}"])  # the baselines have but one view
+    frame = rows.assign(value=values).pivot_table("value", "epoch", "method", aggfunc="mean")
+    return frame[[method for method in methods if method in frame]]
+
+
+def _results_view(
+    fig, results, history, study, variant="slides", methods=(), rank=ALL_RANKS, split="test",
+    metric="accuracy", view="compressed", ratio="slides",
+):  # fmt: skip
+    summary = results_summary(results, study, variant, split, metric, view, ratio)
+    points = summary[summary["method"].isin(methods)]
+    if rank != ALL_RANKS:
+        points = points[points["rank"].isin([0, rank])]
+    if points.empty:
+        has = summary[["method", "rank"]].drop_duplicates()
+        has = ", ".join(f"{m} {r}" for m, r in has.itertuples(index=False))
+        raise ValueError(f"No rows for this choice. Choose a method and rank among: {has}.")
+    space = {"left": 0.1, "right": 0.985, "top": 0.91, "bottom": 0.335, "wspace": 0.2}
+    axes = fig.subplots(1, 1 if history is None else 2, squeeze=False, gridspec_kw=space)[0]
+    _points(axes[0], points, metric)
+    for ax in axes:
+        ax.set_ylabel(METRICS[metric])
+        if metric == "accuracy":
+            ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}"))
+    axes[0].set_xlabel("Parameters left (%), log scale")
+    if history is not None:
+        first = min([r for r in points["rank"] if r] or [0]) if rank == ALL_RANKS else rank
+        wanted = [method for method in methods if method in set(points["method"])]
+        _result_curves(axes[1], history, study, variant, wanted, first, metric, view)
+    draw_legend(fig, axes, ncols=3)
+    where = "" if metric == "seconds" else f", {split} set"
+    title = f"{METRICS[metric].partition(' (')[0]} against parameters left: {study}{where}"
+    write_title(fig, title)
+    shown = _results_text(points, metric)
+    counts = f"means ± 1 sd, of up to {points['n'].max()} seeds" if points["n"].max() > 1 else "one seed"
+    fig.alt_text = f"{title}, variant {variant}, {counts}: " + "; ".join(
+        f"{m} {v}" for m, v in zip(shown["method, rank"], shown["value"], strict=True)
+    )
+    baseline = (summary["method"] == "dense").any()
+    remark = "" if baseline else f"No dense net is recorded in the variant {variant}."
+    return Reading(f"<p>{counts.capitalize()}.</p>{html_table(shown)}", remark)
+
+
+def _points(ax: Axes, points: pd.DataFrame, metric: str) -> None:
+    dense = points[points["method"] == "dense"]
+    for row in dense.itertuples():
+        spread = 0.0 if np.isnan(row.sd) else row.sd
+        ax.axhspan(row.mean - spread, row.mean + spread, color=INK, alpha=0.15, linewidth=0)
+        ax.axhline(row.mean, color=INK, linewidth=1.4, label=method_label("dense"))
+    points = points[points["method"] != "dense"]
+    methods = [method for method in METHOD_LABELS if (points["method"] == method).any()]
+    for index, method in enumerate(methods):
+        rows = points[points["method"] == method]
+        aside = 1.0 + 0.03 * (index - (len(methods) - 1) / 2)  # points of one ratio side by side
+        ax.errorbar(
+            rows["ratio_percent"] * aside,
+            rows["mean"],
+            yerr=rows["sd"].fillna(0.0),
+            label=method_label(method),
+            capsize=2.5,
+            elinewidth=1.4,
+            **{**METHOD_STYLES[method], "linestyle": "", "markersize": 6.5},
+        )
+    marks = points.groupby("rank")["ratio_percent"].median().sort_values()
+    ax.set_xscale("log")
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_xticks(marks, [f"{value:.1f}\nrank {rank}" for rank, value in marks.items()])
+    if len(marks):
+        ax.set_xlim(marks.min() / 1.45, marks.max() * 1.45)
+    ax.grid(axis="x", visible=False)
+    _name_outliers(ax, pd.concat([dense, points]), metric)
+
+
+def _name_outliers(ax: Axes, points: pd.DataFrame, metric: str) -> None:
+    """Leave out of the axis what was not trained and lies far off, and write its value at the edge."""
+    core = points[points["method"] != "svd"]
+    if core.empty or len(core) == len(points):
+        return
+    spread = core["sd"].fillna(0.0)
+    low, high = (core["mean"] - spread).min(), (core["mean"] + spread).max()
+    margin = 0.12 * (high - low) or 0.05 * high
+    low, high = low - 2.5 * margin, high + margin
+    far = points[(points["mean"] < low) | (points["mean"] > high)]
+    if far.empty:
+        return
+    ax.set_ylim(low, high)
+    for row in far.itertuples():
+        below = row.mean < low
+        value = f"{100 * row.mean:.0f}%" if metric == "accuracy" else f"{row.mean:.2g}"
+        text = f"SVD {value}\n▼" if below else f"▲\nSVD {value}"
+        place = {"ha": "center", "va": "bottom" if below else "top", "color": FAINT}
+        ax.text(row.ratio_percent, low if below else high, text, **place)
+
+
+def _result_curves(ax, history, study, variant, methods, rank, metric, view) -> None:
+    if metric not in ("accuracy", "loss"):
+        ax.set_axis_off()
+        ax.text(0.5, 0.5, "There are no curves\nof this metric.", ha="center", color=FAINT)
+        return
+    curves = results_curves(history, study, variant, methods, rank, metric, view)
+    for method in curves:
+        mean = curves[method].dropna()
+        style = {**METHOD_STYLES[method], "markevery": max(1, len(mean) // 6)}
+        ax.plot(mean.index, mean, label=method_label(method), **style)
+    ax.set_xlabel(f"Epoch (validation, rank {rank})")
+    ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+
+
+def _results_text(points: pd.DataFrame, metric: str) -> pd.DataFrame:
+    scale, unit = (100, "%") if metric == "accuracy" else (1, "")
+    order = list(METHOD_LABELS)
+    points = points.sort_values(
+        ["rank", "method"], key=lambda c: c.map(order.index) if c.name == "method" else c
+    )
+    spread = points["sd"].map(lambda sd: "" if np.isnan(sd) else f" ± {scale * sd:.2f}")
+    ranks = points["rank"].map(lambda rank: f", {rank}" if rank else "")
+    return pd.DataFrame(
+        {
+            "method, rank": points["method"].map(method_label) + ranks,
+            "parameters left (%)": points["ratio_percent"].map("{:.2f}".format),
+            "value": points["mean"].map(lambda mean: f"{scale * mean:.2f}") + spread + unit,
+            "seeds": points["n"],
+        }
+    )
+
+
+def results_explorer(results: pd.DataFrame, history: pd.DataFrame | None = None) -> Explorer:
+    """Widget 4: study, method, rank and metric against the ratio, with baselines and ± bars.
+
+    Args:
+        results: recorded rows, as of `ResultsStore.read`.
+        history: recorded epochs, as of `ResultsStore.read_history`, for curves beside the points.
+
+    Raises:
+        ValueError: if `results` has no rows or lacks columns.
+
+    Example:
+        >>> widget = results_explorer(results, history)  # doctest: +SKIP
+        >>> widget.controls["rank"].value = 16  # doctest: +SKIP
+    """
+    first = _first_results(results)
+    methods = first.pop("methods")
+    labels = [(method_label(method), method) for method in methods]
+    variants = list(dict.fromkeys(results["variant"]))
+    ranks = sorted(int(rank) for rank in results["rank"].unique() if rank)
+    controls = {
+        "study": dropdown("study", first["study"], list(studies_in(results))),
+        "variant": dropdown("variant", first["variant"], variants),
+        "methods": make_control(
+            ipywidgets.SelectMultiple, "methods", methods, options=labels, rows=len(labels)
+        ),
+        "rank": dropdown("rank", ALL_RANKS, [ALL_RANKS, *ranks]),
+        "metric": dropdown("metric", "accuracy", list(METRICS)),
+        "split": dropdown("data", "test", ["validation", "test"]),
+        "view": dropdown("evaluated", "compressed", list(RESULT_VIEWS.items())),
+        "ratio": dropdown("ratio counted as", "slides", list(RATIOS)),
+    }
+
+    def view(fig, **settings):
+        return _results_view(fig, results, history, **settings)
+
+    return Explorer(view, controls, 4.4)
+
+
+def _first_results(results: pd.DataFrame) -> dict:
+    """The settings that are shown first, with every method that is recorded."""
+    needed = ["study", "dataset", "variant", "method", "rank", "seed", "split", "view", "metric"]
+    require(results, "results", [*needed, "value", "config"])
+    study, rows = next(iter(studies_in(results).items()))
+    variants = list(dict.fromkeys(rows["variant"]))
+    variant = "slides" if "slides" in variants else variants[0]
+    recorded = set(results["method"])
+    methods = tuple(method for method in METHOD_LABELS if method in recorded)
+    return {"study": study, "variant": variant, "methods": methods}
+
+
+def results_explorer_static(results: pd.DataFrame, history: pd.DataFrame | None = None, **settings) -> Figure:
+    """The picture of `results_explorer`, as a figure; settings as the widget's controls."""
+    settings = {**_first_results(results), **settings}
+    return still_figure(_results_view, 4.4, results=results, history=history, **settings)
