@@ -17,10 +17,11 @@ __version__ = "0.1.0"
 _HOMES = {
     "accounting": ("CONVENTIONS", "ENCODER_CONVENTIONS", "ratio", "report"),
     "callbacks": ("DecayCallback",),
-    "factors": ("BreakEvenWarning",),
     "layers": ("CLoRA", "DecayNotMovingWarning"),
     "noise": ("NoiseLaw",),
-    "recipes": ("load_recipe", "save_recipe"),
+    "methods": ("callbacks_for",),
+    "rules": ("BreakEvenWarning",),
+    "saving": ("load_recipe", "save_recipe"),
     "schedules": (
         "ConstantDecay",
         "CosineDecay",
@@ -41,6 +42,8 @@ __all__ = sorted(_HOME_OF)
 def __getattr__(name):
     if name in _HOME_OF:
         return getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    if name == "methods":  # so that `cl.methods.SVD()` needs no import of its own
+        return importlib.import_module(f"{__name__}.methods")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -7,9 +7,9 @@ import math
 import keras
 import pandas as pd
 
-from clora_lab import _checks, factors, surgery
-from clora_lab.factors import KernelPair
-from clora_lab.layers import CLoRA
+from clora_lab import _checks, graph, methods, rules
+from clora_lab.layers import WRAPPERS
+from clora_lab.rules.loralib import KernelPair
 
 CONVENTIONS = {
     "slides": "factors, and a bias for each compressed layer that had one, over all parameters of the "
@@ -101,7 +101,7 @@ def ratio(original: keras.Model, compressed: keras.Model, convention: str = "mod
         return remain / sum(row["original_parameters"] for row in rows if row["compressed"])
     total = original.count_params()
     if convention in ENCODER_CONVENTIONS:
-        blocks = tuple(surgery.blocks(original))
+        blocks = tuple(graph.blocks(original))
         if not blocks:
             raise ValueError(
                 f"`convention` {convention!r} is of the encoder blocks of KerasHub, and model "
@@ -117,10 +117,10 @@ def ratio(original: keras.Model, compressed: keras.Model, convention: str = "mod
     # The slides count a bias for every compressed layer, whether or not the method keeps one.
     for (_, old, new), row in zip(pairs, rows, strict=True):
         if row["compressed"] and not _has_bias(new):
-            bias = factors.rule(old).bias_of(old)
+            bias = rules.rule(old).bias_of(old)
             remain += 0 if bias is None else math.prod(bias.shape)
     if convention == "slides_head":
-        outputs = surgery.output_layers(original)
+        outputs = graph.output_layers(original)
         remain += sum(old.count_params() for _, old, _ in pairs if id(old) in outputs)
     if convention == "slides_bert_norms":
         norms = (old for _, old, _ in pairs if isinstance(old, keras.layers.LayerNormalization))
@@ -130,16 +130,15 @@ def ratio(original: keras.Model, compressed: keras.Model, convention: str = "mod
 
 def _pairs(original, compressed):
     """(path, old layer, list of the new layers in its place) for every layer of the original."""
-    new = dict(surgery.walk(compressed))
+    new, together = dict(graph.walk(compressed)), graph.parts(compressed)
     found = []
-    for path, old in surgery.walk(original):
+    for path, old in graph.walk(original):
         if path not in new:
             raise ValueError(
                 f"Layer {path!r} of `original` is not in `compressed`: the second model must have been made "
                 f"from the first by compress() or finalize(). It has the layers {list(new)}."
             )
-        pair = [new[f"{path}_down"]] if f"{path}_down" in new else []
-        found.append((path, old, [*pair, new[path]]))
+        found.append((path, old, together.get(path, [new[path]])))
         _check_shapes(*found[-1])
     return found
 
@@ -150,14 +149,14 @@ def _check_shapes(path, old, new):
     if kernel is None:
         return
     shape = tuple(kernel.shape)
-    if isinstance(new[-1], CLoRA):
+    if isinstance(new[-1], WRAPPERS):
         other = new[-1].rule.kernel_shape
     elif len(new) == 1:
         other = tuple(new[0].kernel_shape if isinstance(new[0], KernelPair) else _kernel(new[0]).shape)
     else:
-        matrices = [factors.rule(layer).matrix_shape for layer in new]
-        whole, other = factors.rule(old).matrix_shape, (matrices[0][0], matrices[1][1])
-        shape, other = (shape, shape) if whole == other else (whole, other)
+        outer = (rules.rule(new[0], "pair").matrix_shape[0], rules.rule(new[-1], "pair").matrix_shape[1])
+        whole = rules.rule(old, "pair").matrix_shape
+        shape, other = (shape, shape) if whole == outer else (whole, outer)
     if other != shape:
         raise ValueError(
             f"Layer {path!r} of `original` has the kernel shape {shape}, in `compressed` it stands for "
@@ -167,27 +166,28 @@ def _check_shapes(path, old, new):
 
 def _row(path, old, new) -> dict:
     last = new[-1]
-    wrapped = isinstance(last, CLoRA)
+    method = methods.of(last) if isinstance(last, WRAPPERS) else None
     factored = isinstance(last, KernelPair)
-    was_compressed = wrapped or factored or len(new) == 2 or hasattr(last, "clora_stored")
-    if wrapped:
-        stored = run = last.remaining_parameters
+    compressed = factored or len(new) > 1 or hasattr(last, "clora_stored")
+    before = flops(old)
+    if method is not None:
+        compressed = not method.keeps_original
+        biased = last.has_bias or (method.keeps_original and rules.rule(old).bias_of(old) is not None)
+        bias = math.prod(last.rule.bias_shape) if biased else 0
+        stored, run, after = method.cost(last.rule, last.rank, output_shape(last))
+        stored, run = stored + bias, run + bias
+    elif factored:  # the factors are multiplied, the whole kernel runs
+        stored = last.count_params()
+        run = math.prod(last.kernel_shape) + (0 if last.bias is None else math.prod(last.bias.shape))
+        after = before
     else:
         run = sum(layer.count_params() for layer in new)
         stored = getattr(last, "clora_stored", run)
-    before, after = flops(old), 0
-    if factored or (wrapped and last.rule.merges):  # the factors are multiplied, the whole kernel runs
-        kernel = math.prod(last.kernel_shape if factored else last.rule.kernel_shape)
-        run = kernel + (old.kernel.shape[-1] if _has_bias(new) else 0)
-        after = before
-    elif wrapped:
-        after = last.rule.pair_flops(last.rank, _output_shape(last))
-    else:
         after = sum(flops(layer) for layer in new)
     return {
         "layer": path,
         "type": type(old).__name__,
-        "compressed": was_compressed,
+        "compressed": compressed,
         "original_parameters": old.count_params(),
         "parameters": stored,
         "run_parameters": run,
@@ -198,23 +198,24 @@ def _row(path, old, new) -> dict:
 
 def _has_bias(new) -> bool:
     last = new[-1]
-    return last.has_bias if isinstance(last, CLoRA) else last.bias is not None
+    return last.has_bias if isinstance(last, WRAPPERS) else last.bias is not None
 
 
 def _kernel(layer):
     """W, or None for a layer that has none."""
-    if factors.supported(layer, look_ups=True):
-        return factors.rule(layer).kernel_of(layer)
+    if rules.supported(layer, look_ups=True):
+        return rules.rule(layer).kernel_of(layer)
     return getattr(layer, "kernel", None)
 
 
-def _output_shape(layer):
+def output_shape(layer):
+    """The shape of a built layer's outputs, unknown axes as None."""
     return layer.compute_output_shape(layer.get_build_config()["input_shape"])
 
 
 def flops(layer) -> int:
-    """Of a layer that has a rule; 0 for the others, whose share is small."""
-    if not factors.supported(layer):
+    """2 x multiply-adds of one example through a layer with a rule; 0 for others, whose share is small."""
+    if not rules.supported(layer):
         return 0
-    rule = factors.rule(layer)
-    return rule.flops(rule.kernel_shape, _output_shape(layer))
+    rule = rules.rule(layer)
+    return rule.flops(rule.kernel_shape, output_shape(layer))

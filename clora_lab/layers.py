@@ -1,18 +1,40 @@
-"""CLoRA: the one wrapper layer, for every layer type that has a rule in `clora_lab.factors`."""
+"""What stands for a layer while it trains: `CLoRA`, where W fades beside its pair, and `Composed`, a chain
+in its place.
+
+Both serve every layer type that has a rule in `clora_lab.rules`, and say by their `method` which entry of
+`clora_lab.methods` made them and ends them.
+"""
 
 from __future__ import annotations
 
 import itertools
 import math
 import warnings
+from typing import NamedTuple
 
 import keras
 import numpy as np
 from keras import ops
 
-from clora_lab import _checks, factors, noise, schedules
+from clora_lab import _checks, noise, rules, schedules
 
-METHODS = ("wds", "bias", "noise", "noise_bias")
+
+class Form(NamedTuple):
+    """What is added to d (W x + b) + s B A x."""
+
+    bias: bool
+    noise: bool
+
+
+# Every method that trains in a `CLoRA`, by its name in `clora_lab.methods`.
+FORMS = {
+    "wds": Form(bias=False, noise=False),
+    "bias": Form(bias=True, noise=False),
+    "noise": Form(bias=False, noise=True),
+    "noise_bias": Form(bias=True, noise=True),
+    "lora": Form(bias=False, noise=False),
+}
+INITS = ("lora", "svd", "svd_copy", "activations", "orthogonal", "scratch")
 NOISE_DRAWS = ("auto", "kernel", "output")
 
 
@@ -43,12 +65,12 @@ class CLoRA(keras.layers.Layer):
     Args:
         layer: an unbuilt layer of a supported type, or its serialised config: the layer that is replaced.
         rank: r, width of the pair.
-        method: "wds", "bias", "noise" or "noise_bias".
+        method: "wds", "bias", "noise" or "noise_bias"; or "lora", which is "wds" with a d that stays 1.
         schedule: a `clora_lab.schedules.Schedule` (kept for the callback), or None.
         alpha: numerator of s.
         init: how the pair started: "lora", "svd", "svd_copy", "activations", "orthogonal" or "scratch" (no W
-            at all); see `clora_lab.factors.initial_pair`.
-        factorization: for Conv2D, "pair" or "loralib".
+            at all); see `clora_lab.methods.WDS`.
+        factorization: for Conv2D one of `clora_lab.rules.FACTORIZATIONS`; None for the first.
         noise_gate: a `NoiseGate`, a threshold of d, or "scheduled", "until_end", "never".
         noise_draw: "kernel" (n elementwise), "output" (x n directly, same law), or "auto" (the cheaper); what
             is no Dense on vectors has "kernel" in any case.
@@ -79,7 +101,7 @@ class CLoRA(keras.layers.Layer):
         schedule=None,
         alpha: float = 32.0,
         init: str = "lora",
-        factorization: str = "pair",
+        factorization: str | None = None,
         noise_gate="scheduled",
         noise_draw: str = "auto",
         noise_law=None,
@@ -94,9 +116,11 @@ class CLoRA(keras.layers.Layer):
         kwargs.setdefault("dtype", layer.dtype_policy)
         super().__init__(**kwargs)
         self.rank = _checks.positive_int("rank", rank)
-        self.method = _checks.one_of("method", method, METHODS)
-        self.init = _checks.one_of("init", init, factors.INITS)
-        self.factorization = _checks.one_of("factorization", factorization, factors.FACTORIZATIONS)
+        self.method = _checks.one_of("method", method, FORMS)
+        self.init = _checks.one_of("init", init, INITS)
+        self.factorization = factorization and _checks.one_of(
+            "factorization", factorization, rules.FACTORIZATIONS
+        )
         self.noise_draw = _checks.one_of("noise_draw", noise_draw, NOISE_DRAWS)
         self.noise_gate = schedules.NoiseGate.get(noise_gate)
         self.noise_law = noise.NoiseLaw.get(noise_law)
@@ -108,8 +132,9 @@ class CLoRA(keras.layers.Layer):
         self.alpha = _checks.real("alpha", alpha, 1e-9)
         self.schedule = schedule
         self.seed = seed
-        self.has_bias = "bias" in self.method
-        self.has_noise = "noise" in self.method and init != "scratch"
+        form = FORMS[self.method]
+        self.has_bias = form.bias
+        self.has_noise = form.noise and init != "scratch"
         self.has_base = init != "scratch"
         self.supports_masking = layer.supports_masking
         self.autocast = layer.autocast  # off for an embedding, whose ids may not be exact in bfloat16
@@ -127,7 +152,7 @@ class CLoRA(keras.layers.Layer):
         self.pair = []
         self.xla = False  # set by the callback when TensorFlow compiles the training step with XLA
         self.watched = False  # set by the callback while it drives the decay
-        self.observer = None  # a function of the inputs, while `compress` looks at a calibration batch
+        self.clock = (0, 0)  # steps that the decay has made, batches of the next one; None if a file has none
         if self.has_noise:
             self.seed_generator = keras.random.SeedGenerator(seed)
 
@@ -139,9 +164,10 @@ class CLoRA(keras.layers.Layer):
     def build(self, input_shape):
         base = self.base if self.has_base else self._make_base()
         base.build(input_shape)
-        self.rule = factors.rule(base, self.factorization)
+        self.rule = rules.rule(base, self.factorization)
         self.rule.name = self.name
-        factors.check_rank(self.rule, self.rank)
+        self.factorization = self.factorization or self.rule.factorization
+        rules.check_rank(self.rule, self.rank)
         # Only what is left to decay needs a decay; the scratch net has d = 0 from the start.
         self.decay = self.add_weight(
             name="decay",
@@ -152,7 +178,7 @@ class CLoRA(keras.layers.Layer):
             autocast=False,  # in bfloat16, 0.9985 would be 1 and 0.2999 above the gate
         )
         if self.has_noise:
-            axes = self._stat_axes
+            axes = self.stat_axes
             shape = [1 if i in axes else n for i, n in enumerate(self.rule.kernel_shape)]
             for name in ("mean", "std"):
                 weight = self.add_weight(
@@ -168,7 +194,7 @@ class CLoRA(keras.layers.Layer):
                 )  # fmt: skip
         if self.has_bias:
             self.bias = self.add_weight(name="bias", shape=self.rule.bias_shape, initializer="zeros")
-        self.pair = self.rule.pair(self.rank)
+        self.pair = self.rule.chain(self.rank)
         self.pair[0].build(input_shape)
         for before, layer in itertools.pairwise(self.pair):
             layer.build(before.compute_output_shape(input_shape))
@@ -181,86 +207,54 @@ class CLoRA(keras.layers.Layer):
         return layer.compute_output_shape(input_shape)
 
     @property
-    def _stat_axes(self) -> tuple[int, ...]:
+    def stat_axes(self) -> tuple[int, ...]:
         """Axes of the kernel over which m and s of the noise are taken."""
         axes = {"layer": self.rule.stat_axes, "unit": self.rule.unit_axes}
         return axes.get(self.noise_law.per, tuple(range(len(self.rule.kernel_shape))))
-
-    def start_from(self, kernel: np.ndarray, bias: np.ndarray | None, gram: np.ndarray | None = None) -> None:
-        """Take over the weights of the replaced layer and set the pair to its start values.
-
-        Changes this layer in place; `clora_lab.compress` calls it.
-
-        Args:
-            kernel: W, of the replaced layer's kernel shape.
-            bias: b, or None.
-            gram: for init "activations": the mean of x^T x over inputs x of the layer's matrix, of shape
-                (inputs, inputs), or its diagonal. Without it the pair starts as with "lora", and the output
-                is as it was.
-        """
-        rng = np.random.default_rng(self.seed)
-        kernel = np.array(kernel, dtype="float32")  # copies: no buffer is shared with the original
-        bias = None if bias is None else np.array(bias, dtype="float32")
-        init = "lora" if self.init == "activations" and gram is None else self.init
-        down, up, rest = factors.initial_pair(init, self.rule, kernel, self.rank, self.scale, rng, gram)
-        self._assign_pair(down, up)
-        if not self.has_base:
-            return
-        self._kernel.assign(rest)
-        if bias is not None:
-            # With a residual, what the pair and c can hold from the start is theirs; the rest decays.
-            keeps = init in factors.RESIDUAL_INITS and self.has_bias
-            self._fading_bias.assign(np.zeros_like(bias) if keeps else bias)
-            if keeps:
-                self.bias.assign(bias)
-        if self.has_noise:
-            mean, std = (f(rest, axis=self._stat_axes, keepdims=True) for f in (np.mean, np.std))
-            self.noise_mean.assign(self.noise_law.mean * mean)
-            self.noise_std.assign(self.noise_law.spread * std)
-            if self.noise_quantiles is not None:
-                safe = np.where(std > 0.0, std, 1.0)
-                self.noise_quantiles.assign(noise.quantiles_of((rest - mean) / safe))
 
     def original_config(self) -> dict:
         """The config of the layer that this one replaced."""
         return keras.saving.deserialize_keras_object(self._original).get_config()
 
-    def _assign_pair(self, down, up):
-        for weight, value in zip(self.pair_weights, self.rule.kernels(down, up), strict=True):
+    def assign_factors(self, factors: list) -> None:
+        """Set the pair, in place, to factors as the rule gives them."""
+        for weight, value in zip(self.pair_weights, factors, strict=True):
             weight.assign(value)
 
     @property
-    def _kernel(self):
+    def kernel(self):
         """W."""
         return self.rule.kernel_of(self.base)
 
     @property
-    def _fading_bias(self):
+    def fading_bias(self):
         """b, or None."""
         return self.rule.bias_of(self.base)
 
     @property
     def pair_weights(self) -> list:
-        """The variables of down and up, in this order."""
+        """The variables of the factors, in their order: down and up."""
         return [weight for layer in self.pair for weight in layer.weights]
 
     @property
     def remaining_parameters(self) -> int:
         """Parameters that are left when W is gone: the pair and the new bias."""
-        return self.rule.parameters(self.rank) + math.prod(self.rule.bias_shape) * self.has_bias
+        factors = sum(math.prod(weight.shape) for weight in self.pair_weights)
+        return factors + math.prod(self.rule.bias_shape) * self.has_bias
+
+    def factors(self) -> list[np.ndarray]:
+        """The factors, the scale s multiplied into the last."""
+        values = [ops.convert_to_numpy(weight) for weight in self.pair_weights]
+        return [*values[:-1], values[-1] * np.asarray(self.scale, dtype=values[-1].dtype)]
 
     def pair_matrices(self) -> tuple[np.ndarray, np.ndarray]:
         """down (inputs, inner) and up (inner, outputs), the scale s multiplied into up."""
-        values = [ops.convert_to_numpy(weight) for weight in self.pair_weights]
-        down, up = self.rule.matrices(values)
-        return down, up * np.asarray(self.scale, dtype=up.dtype)
+        return self.rule.to_matrices(self.factors())
 
     def compute_mask(self, inputs, previous_mask):
         return self.rule.mask(inputs, previous_mask)
 
     def call(self, inputs, training=False):
-        if self.observer is not None:
-            self.observer(inputs)
         if self.rule.merges:
             outputs = self._through_one_kernel(inputs, training)
         else:
@@ -307,7 +301,7 @@ class CLoRA(keras.layers.Layer):
             self._warn_unwatched()
 
         def quiet():
-            return self.decay * self._kernel
+            return self.decay * self.kernel
 
         faded = quiet
         if training and self.has_noise:
@@ -318,9 +312,9 @@ class CLoRA(keras.layers.Layer):
                 return ops.cond(self._gate_is_open(), lambda: quiet() + self._noise(seed), quiet)
 
         outputs = self._linear(inputs, ops.add(faded(), kernel))
-        if self._fading_bias is None:
+        if self.fading_bias is None:
             return outputs
-        return outputs + ops.cast(self.decay, self.compute_dtype) * self._bias_of(self._fading_bias)
+        return outputs + ops.cast(self.decay, self.compute_dtype) * self._bias_of(self.fading_bias)
 
     def _linear(self, inputs, kernel):
         inputs = self.rule.to_inputs(inputs, self.compute_dtype)
@@ -352,10 +346,10 @@ class CLoRA(keras.layers.Layer):
 
     def _draw_kernel(self, inputs, decay, seed):
         # One product with d W + n in place of two.
-        outputs = self._linear(inputs, self.decay * self._kernel + self._noise(seed))
-        if self._fading_bias is None:
+        outputs = self._linear(inputs, self.decay * self.kernel + self._noise(seed))
+        if self.fading_bias is None:
             return outputs
-        return outputs + decay * self._bias_of(self._fading_bias)
+        return outputs + decay * self._bias_of(self.fading_bias)
 
     def _bias_of(self, bias):
         return ops.reshape(ops.cast(bias, self.compute_dtype), self.rule.bias_view)
@@ -371,13 +365,17 @@ class CLoRA(keras.layers.Layer):
     # Keras saves no seed states: without this, a model loaded in mid-training draws its first noise again.
     def save_own_variables(self, store):
         super().save_own_variables(store)
+        store["clock"] = np.asarray(self.clock or (-1, 0), "int64")
         if self.has_noise:
             store["noise_seed"] = ops.convert_to_numpy(self.seed_generator.state)
 
     def load_own_variables(self, store):
+        own = {key: store[key] for key in store.keys() if key not in ("clock", "noise_seed")}
+        clock = np.asarray(store["clock"] if "clock" in store.keys() else (-1, 0))
+        self.clock = (int(clock[0]), int(clock[1])) if clock[0] >= 0 else None
         if self.has_noise:
             self.seed_generator.state.assign(store["noise_seed"])
-        super().load_own_variables({key: store[key] for key in store.keys() if key != "noise_seed"})
+        super().load_own_variables(own)
 
     def get_config(self):
         config = super().get_config()
@@ -395,3 +393,107 @@ class CLoRA(keras.layers.Layer):
             "noise_law": self.noise_law.to_dict(),
             "seed": self.seed,
         }
+
+
+@keras.saving.register_keras_serializable("clora_lab")
+class Composed(keras.layers.Layer):
+    """A chain of stock layers that trains in the place of one layer: ``y = f( fn( ... f1(x)) + b )``.
+
+    The last stage has the bias and the activation of the layer that is replaced; the chain is as wide as the
+    method wants it, and the method makes the finished, narrower one of it.
+
+    Args:
+        layer: the unbuilt layer that is replaced, or its serialised config.
+        stages: unbuilt stock layers, or their serialised configs.
+        rank: r of the finished chain.
+        method: the config of the method that made it, as `Method.to_dict` gives it.
+        factorization: of the finished chain.
+
+    Input shape: that of the replaced layer.
+
+    Output shape: that of the replaced layer.
+    """
+
+    def __init__(self, layer, stages, rank, method, factorization=None, **kwargs):
+        def made(item):
+            return keras.saving.deserialize_keras_object(item) if isinstance(item, dict) else item
+
+        layer = made(layer)
+        kwargs.setdefault("name", layer.name)
+        kwargs.setdefault("dtype", layer.dtype_policy)
+        super().__init__(**kwargs)
+        self.stages = [made(stage) for stage in stages]
+        self.rank = _checks.positive_int("rank", rank)
+        self.method, self.factorization = dict(method), factorization
+        self.supports_masking = layer.supports_masking
+        self.autocast = layer.autocast
+        self._original = keras.saving.serialize_keras_object(layer)
+
+    def build(self, input_shape):
+        original = keras.saving.deserialize_keras_object(self._original)
+        original.build(input_shape)
+        self.rule = rules.rule(original, self.factorization)
+        self.rule.name = self.name
+        self.factorization = self.factorization or self.rule.factorization
+        for stage in self.stages:
+            stage.build(input_shape)
+            input_shape = stage.compute_output_shape(input_shape)
+
+    def compute_output_shape(self, input_shape):
+        for stage in self.stages:
+            input_shape = stage.compute_output_shape(input_shape)
+        return input_shape
+
+    def compute_mask(self, inputs, previous_mask):
+        return self.rule.mask(inputs, previous_mask)
+
+    def call(self, inputs):
+        for stage in self.stages:
+            inputs = stage(inputs)
+        return inputs
+
+    def original_config(self) -> dict:
+        """The config of the layer that this one replaced."""
+        return keras.saving.deserialize_keras_object(self._original).get_config()
+
+    @property
+    def has_bias(self) -> bool:
+        """Whether the last stage adds a bias."""
+        return self.stages[-1].bias is not None
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "layer": self._original,
+            "stages": [_without_build(stage) for stage in self.stages],
+            "rank": self.rank,
+            "method": self.method,
+            "factorization": self.factorization,
+        }
+
+
+def _without_build(layer) -> dict:
+    config = keras.saving.serialize_keras_object(layer)
+    config.pop("build_config", None)  # built in `Composed.build`, under its name
+    return config
+
+
+WRAPPERS = (CLoRA, Composed)
+
+
+def wrapped_layers(model: keras.Model) -> list[keras.layers.Layer]:
+    """The layers of a model that a method put in the place of others and has not finished yet, each once."""
+    found = {id(layer): layer for layer in model._flatten_layers() if isinstance(layer, WRAPPERS)}
+    return list(found.values())
+
+
+def clora_layers(model: keras.Model) -> list[CLoRA]:
+    """The `CLoRA` layers of a model, in the order of the model, each once.
+
+    Example:
+        >>> import keras
+        >>> import clora_lab as cl
+        >>> cl.clora_layers(keras.Sequential())
+        []
+    """
+    return [layer for layer in wrapped_layers(model) if isinstance(layer, CLoRA)]

@@ -61,7 +61,7 @@ import pandas as pd
 from keras.ops import convert_to_numpy as to_numpy
 
 import clora_lab as cl
-from clora_lab import factors
+from clora_lab import rules
 from clora_lab.course import widgets
 from clora_lab.lab.data import datasets
 from clora_lab.lab.nets import models
@@ -271,7 +271,7 @@ for step in (1, 2):
 # %% tags=["nbval-check-output"]
 RANKS = [1, 4, 16, 32, 64]
 for layer in toy.layers:
-    rule = factors.rule(layer)
+    rule = rules.rule(layer)
     outputs, inputs = rule.matrix_shape[::-1]
     assert rule.break_even_rank == int(np.ceil(outputs * inputs / (outputs + inputs)))
     pairs = "".join(f"{rule.parameters(r):>8,}" if r <= rule.max_rank else f"{'-':>8}" for r in RANKS)
@@ -281,7 +281,7 @@ for layer in toy.layers:
 
 # %%
 ranks = np.arange(1, 201)
-rules = [factors.rule(layer) for layer in toy.layers[:2]]
+rules = [rules.rule(layer) for layer in toy.layers[:2]]
 share = {
     f"{r.name} ({r.matrix_shape[0]} to {r.matrix_shape[1]})": r.parameters(1) * ranks / r.kernel_size
     for r in rules
@@ -508,9 +508,9 @@ break_even = 768 * 768 / (768 + 768)
 
 dense = keras.layers.Dense(768)
 dense.build((None, 768))
-assert pair_parameters == factors.rule(dense).parameters(8) == 12_288
+assert pair_parameters == rules.rule(dense).parameters(8) == 12_288
 assert round(share_of_W, 4) == 0.0208
-assert break_even == factors.rule(dense).break_even_rank == 384
+assert break_even == rules.rule(dense).break_even_rank == 384
 print(f"{pair_parameters:,} parameters, {share_of_W:.2%} of W, break-even at rank {break_even:.0f}")
 
 # %% [markdown] tags=["exercise"]

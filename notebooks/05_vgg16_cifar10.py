@@ -69,7 +69,7 @@ import pandas as pd
 from keras.ops import convert_to_numpy as to_numpy
 
 import clora_lab as cl
-from clora_lab import factors
+from clora_lab import factorize, rules
 from clora_lab.course import convolution, words
 from clora_lab.lab import names, paths, results, runner, training
 from clora_lab.lab.data import cifar
@@ -162,7 +162,7 @@ def conv(x, kernel):
     return keras.ops.conv(x, np.asarray(kernel, "float32"), padding="same")
 
 
-pair = factors.rule(layer, "pair")
+pair = rules.rule(layer, "pair")
 down, up = rng.normal(size=(pair.matrix_shape[0], 4)), rng.normal(size=(4, pair.matrix_shape[1]))
 first, second = pair.kernels(down, up)
 in_two = conv(conv(images, first), second)
@@ -258,7 +258,7 @@ table.loc[
 
 # %% tags=["nbval-check-output"]
 for layer in (convolutions[0], convolutions[1], convolutions[4], convolutions[12]):
-    pair, loralib = factors.rule(layer, "pair"), factors.rule(layer, "loralib")
+    pair, loralib = rules.rule(layer, "pair"), rules.rule(layer, "loralib")
     print(
         f"{layer.name}: kernel {pair.kernel_shape!s:18} break-even rank: pair {pair.break_even_rank:>3}, loralib {loralib.break_even_rank:>3}"
     )
@@ -572,8 +572,8 @@ weights = 3 * 3 * 128 * 256
 break_even_pair = int(np.ceil(weights / (3 * 3 * 128 + 256)))
 break_even_loralib = int(np.ceil(weights / (3 * 3 * (128 + 256))))
 layer = net.get_layer("block3_conv1")
-assert break_even_pair == factors.rule(layer, "pair").break_even_rank
-assert break_even_loralib == factors.rule(layer, "loralib").break_even_rank
+assert break_even_pair == rules.rule(layer, "pair").break_even_rank
+assert break_even_loralib == rules.rule(layer, "loralib").break_even_rank
 print(f"pair: rank {break_even_pair}; loralib: rank {break_even_loralib}, since each of its ranks costs more")
 
 # %% [markdown] tags=["exercise"]
@@ -586,12 +586,12 @@ enough = ...
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
 # A 9 x 192 matrix has at most rank 9, and the product has the width 3 r: r = 3 is enough.
-rule = factors.rule(net.get_layer("block1_conv1"), "loralib")
+rule = rules.rule(net.get_layer("block1_conv1"), "loralib")
 enough = int(np.ceil(min(rule.matrix_shape) / rule.inner(1)))
 M = rule.to_matrix(to_numpy(net.get_layer("block1_conv1").kernel))
 error = {}
 for rank in (enough - 1, enough):
-    down, up = factors.truncated_svd(M, rule.inner(rank))
+    down, up = factorize.truncated_svd(M, rule.inner(rank))
     error[rank] = np.linalg.norm(down @ up - M) / np.linalg.norm(M)
 assert error[enough] < 1e-6 < 1e-2 < error[enough - 1]
 print(
@@ -654,7 +654,7 @@ rank_below_which_it_saves = ...
 # %% tags=["solution"] jupyter={"source_hidden": true}
 # y_o = sum over g of B[o k + g] (A x_g): k pieces x_g through one A, then all k r k numbers through B.
 k, channels, filters, rank = 3, 12, 32, 2
-whole_layer = factors.KernelPair(rank, (k, k, channels, filters), padding="valid")
+whole_layer = rules.loralib.KernelPair(rank, (k, k, channels, filters), padding="valid")
 y = to_numpy(whole_layer(images))
 A, B = to_numpy(whole_layer.down).T, to_numpy(whole_layer.up).T  # (r k, Cin k), (Cout k, r k)
 windows = np.lib.stride_tricks.sliding_window_view(images, (k, k), axis=(1, 2))  # (n, h, w, Cin, k, k)

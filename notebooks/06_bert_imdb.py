@@ -71,7 +71,7 @@ import scipy.stats
 from keras.ops import convert_to_numpy as to_numpy
 
 import clora_lab as cl
-from clora_lab import factors
+from clora_lab import rules
 from clora_lab.course import attention, widgets, words
 from clora_lab.lab import names, paths, results, runner, training
 from clora_lab.lab.data import text
@@ -119,7 +119,7 @@ d, heads, width, r = 128, 2, 64, 16
 block = keras.layers.MultiHeadAttention(num_heads=heads, key_dim=width)
 block.build(query_shape=(None, 32, d), value_shape=(None, 32, d))
 for layer in (block.query_dense, block.key_dense, block.value_dense, block.output_dense):
-    rule = factors.rule(layer)
+    rule = rules.rule(layer)
     A, B = rule.kernels(np.zeros((rule.matrix_shape[0], r)), np.zeros((r, rule.matrix_shape[1])))
     print(
         f"{layer.name:17} {rule.equation:15} W {rule.kernel_shape!s:13} as a matrix {rule.matrix_shape!s:11} -> A {A.shape!s:12} {rule.down_equation:14} B {B.shape!s:12} {rule.up_equation}"
@@ -141,7 +141,7 @@ for layer in (block.query_dense, block.key_dense, block.value_dense, block.outpu
 tokens_in = rng.normal(size=(3, 5, d)).astype("float32")  # (texts, tokens, d)
 per_head = rng.normal(size=(3, 5, heads, width)).astype("float32")  # (texts, tokens, H, e)
 for layer, x in ((block.query_dense, tokens_in), (block.output_dense, per_head)):
-    rule = factors.rule(layer)
+    rule = rules.rule(layer)
     A, B = rule.kernels(rng.normal(size=(d, r)), rng.normal(size=(r, d)))
     by_pair = np.einsum(rule.up_equation, np.einsum(rule.down_equation, x, A), B)
     layer.kernel.assign(rule.to_kernel(A.reshape(d, r) @ B.reshape(r, d)))
@@ -242,7 +242,7 @@ for rank, value in printed.items():
 # $W$ of a query has $d \cdot d$ numbers, its pair $r\,(d + d)$. They are equal at $r = d/2$, and $d$ is 128. So at rank 64, the slides' third column, each pair is exactly as large as the $W$ that it replaces. `compress` has warned, for every layer:
 
 # %% tags=["nbval-check-output"]
-rule = factors.rule(block.query_dense)
+rule = rules.rule(block.query_dense)
 assert rule.break_even_rank == 64 and rule.parameters(64) == rule.kernel_size
 for rank, messages in warned.items():
     print(f"rank {rank}: {len(messages)} warnings" + (f", the first: {messages[0]}." if messages else ""))

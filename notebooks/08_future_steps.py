@@ -62,7 +62,7 @@ import numpy as np
 from scipy import stats
 
 import clora_lab as cl
-from clora_lab import factors, noise
+from clora_lab import factorize, noise
 from clora_lab.course import widgets, words
 from clora_lab.lab import paths, results, runner
 from clora_lab.lab.data import datasets
@@ -305,7 +305,7 @@ print(
 # ## Exercises — 연습 문제
 
 # %% [markdown] tags=["exercise"]
-# **Exercise 1** (easy). With `init="svd_copy"` the layer gives $x(M + M_r)$ at step 0. Show it: wrap a random `Dense(16)` without bias on 20 inputs at rank 3, and compare the output with that of the layer plus $x M_r$ (`factors.truncated_svd`).
+# **Exercise 1** (easy). With `init="svd_copy"` the layer gives $x(M + M_r)$ at step 0. Show it: wrap a random `Dense(16)` without bias on 20 inputs at rank 3, and compare the output with that of the layer plus $x M_r$ (`factorize.truncated_svd`).
 
 # %% tags=["student"]
 # Your code here
@@ -316,7 +316,7 @@ model = keras.Sequential([keras.Input((20,)), keras.layers.Dense(16, use_bias=Fa
 wrapped = cl.compress(model, 3, method="wds", schedule=cl.LinearDecay(10), init="svd_copy")
 x = np.random.default_rng(0).normal(size=(5, 20)).astype("float32")
 M = keras.ops.convert_to_numpy(model.layers[0].kernel)
-down, up = factors.truncated_svd(M, 3)
+down, up = factorize.truncated_svd(M, 3)
 first_layer = wrapped.layers[0]
 copied = keras.ops.convert_to_numpy(first_layer(x))
 expected = x @ (M + down @ up)
@@ -341,7 +341,7 @@ print(f"derived {variance:.2f}, measured {measured:.2f}: the net is trained unde
 
 # %% [markdown] tags=["exercise"]
 # **Exercise 3** (medium). The activation-aware pair should beat the SVD on inputs like those of its calibration batch, and lose on the weights. Check both for the second target of the dense net of section 2, rank 8, on inputs that the calibration did *not* see. (Its inputs: the outputs of the first
-# layer; `factors.activation_aware_svd`, `factors.truncated_svd`.)
+# layer; `factorize.activation_aware_svd`, `factorize.truncated_svd`.)
 
 # %% tags=["student"]
 # Your code here
@@ -352,8 +352,8 @@ first = keras.Model(dense.inputs[0], dense.get_layer(models.TOY_TARGETS[0]).outp
 hidden = keras.ops.convert_to_numpy(first(data.x_train[:1000]))
 seen, unseen = hidden[:500].astype("float64"), hidden[500:].astype("float64")
 M = kernels[1].astype("float64")
-aware = np.matmul(*factors.activation_aware_svd(M, 8, seen.T @ seen / len(seen)))
-plain = np.matmul(*factors.truncated_svd(M, 8))
+aware = np.matmul(*factorize.activation_aware_svd(M, 8, seen.T @ seen / len(seen)))
+plain = np.matmul(*factorize.truncated_svd(M, 8))
 aware_error, plain_error = (np.linalg.norm(unseen @ (M - pair)) for pair in (aware, plain))
 assert aware_error < plain_error
 assert np.linalg.norm(M - aware) > np.linalg.norm(M - plain)
@@ -392,7 +392,7 @@ wrapped = cl.compress(
 layer = cl.clora_layers(wrapped)[0]
 M = kernels[0].astype("float64")
 G = np.random.default_rng(0).normal(size=(M.shape[1], small))
-best_error = np.linalg.norm(M - np.matmul(*factors.truncated_svd(M, small)))
+best_error = np.linalg.norm(M - np.matmul(*factorize.truncated_svd(M, small)))
 ratios = {}
 for name, sample in {"range finder": M @ G, "one power iteration": M @ (M.T @ (M @ G))}.items():
     Q = np.linalg.qr(sample)[0]

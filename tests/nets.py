@@ -77,6 +77,19 @@ def compress(model, rank=2, **arguments):
         return cl.compress(model, rank, **arguments)
 
 
+def start(layer, kernel, bias=None, moments=None):
+    """Set the start values of a built CLoRA layer that stands for W and b."""
+    made_by = cl.methods.of(layer)
+    made_by.start([layer], layer.rule, np.asarray(kernel), bias, layer.rank, layer.seed, moments)
+
+
+def start_matrices(init, rule, kernel, rank, scale, rng, moments=None):
+    """down, up and the kernel that is left to decay: the start values of C-LoRA as matrices."""
+    method = cl.methods.WDS(init=init, alpha=scale * rank)
+    factors, rest = method.factors(rule, kernel, rank, rng, moments)
+    return *rule.to_matrices(factors), rest
+
+
 def forward(model, *inputs, training=False):
     """Outputs as NumPy arrays; a call in training without the callback is meant here."""
     with warnings.catch_warnings():

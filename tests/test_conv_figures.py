@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 import clora_lab as cl
-from clora_lab import factors
+from clora_lab import rules
 from clora_lab.lab.figures import conv_figures, figures
 from clora_lab.lab.nets import models
 from clora_lab.lab.results import columns
@@ -60,7 +60,7 @@ def test_filters_are_ordered_by_the_first_net_and_distances_are_right():
             conv_figures.filters(bad, "Filters")
 
 
-@pytest.mark.parametrize("factorization", factors.FACTORIZATIONS)
+@pytest.mark.parametrize("factorization", rules.FACTORIZATIONS)
 def test_spectrum_of_an_svd_start_is_the_head_of_the_dense_one(factorization):
     net = models.small_vgg()
     target = {"targets": "block3_*", "factorization": factorization}

@@ -6,8 +6,8 @@ import importlib
 import keras
 import pytest
 
-MODULES = ["schedules", "noise", "factors", "layers", "kerashub", "surgery"]
-MODULES += ["recipes", "callbacks", "accounting"]
+MODULES = ["schedules", "noise", "factorize", "layers", "graph", "surgery", "methods", "methods.base"]
+MODULES += ["saving", "callbacks", "accounting"]
 
 
 @pytest.mark.parametrize("name", MODULES)

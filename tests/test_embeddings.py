@@ -7,10 +7,11 @@ import pytest
 from keras import layers, ops
 
 import clora_lab as cl
-from clora_lab import factors
-from clora_lab.layers import METHODS, CLoRA
+from clora_lab import factorize, methods, rules
+from clora_lab.layers import CLoRA
 
 VOCABULARY, WIDTH, RANK, ALPHA = 11, 6, 2, 6.0
+METHODS = methods.names("slides")
 SCALE = ALPHA / RANK
 IDS = np.array([[1, 2, 2, 0], [3, 10, 0, 0], [2, 1, 4, 5]])
 
@@ -34,7 +35,7 @@ def wrap(layer=None, seed=0, **arguments):
     arguments = {"method": "wds", "rank": RANK, "alpha": ALPHA, **arguments}
     wrapped = CLoRA(type(layer).from_config(layer.get_config()), **arguments)
     wrapped.build((None, 4))
-    wrapped.start_from(numpy_of(layer.embeddings), None)
+    nets.start(wrapped, numpy_of(layer.embeddings), None)
     return layer, disturb(wrapped, seed)
 
 
@@ -63,16 +64,16 @@ def outputs(wrapped, ids, decay, training=False):
 
 @pytest.mark.parametrize("shape", [(5,), (2, 3), (2, 3, 2)])
 def test_pair_is_a_look_up_and_a_product(shape):
-    rule = factors.rule(built(layers.Embedding(VOCABULARY, WIDTH, name="table")))
+    rule = rules.rule(built(layers.Embedding(VOCABULARY, WIDTH, name="table")))
     ids = np.random.default_rng(0).integers(0, VOCABULARY, shape)
     down, up = nets.data(VOCABULARY, RANK), nets.data(RANK, WIDTH, seed=1)
-    pair = rule.pair(RANK)
+    pair = rule.chain(RANK)
     value = ids
     for layer in pair:
         value = layer(value)
     assert [type(layer) for layer in pair] == [layers.Embedding, layers.Dense]
     assert sum(layer.count_params() for layer in pair) == rule.parameters(RANK)
-    for layer, kernel in zip(pair, rule.kernels(down, up), strict=True):
+    for layer, kernel in zip(pair, rule.from_matrices(down, up), strict=True):
         layer.weights[0].assign(kernel)
     value = ops.convert_to_numpy(pair[1](pair[0](ids)))
     assert value.shape == (*shape, WIDTH)
@@ -84,17 +85,17 @@ def test_pair_is_a_look_up_and_a_product(shape):
 
 
 def test_counts_by_formula():
-    rule = factors.rule(built(layers.Embedding(30, 8)))
+    rule = rules.rule(built(layers.Embedding(30, 8)))
     assert rule.matrix_shape == rule.kernel_shape == (30, 8) and rule.bias_shape == (8,)
     assert rule.parameters(3) == 3 * (30 + 8) and rule.max_rank == 8
     assert rule.break_even_rank == 7  # 240 / 38 = 6.3
     assert rule.flops((30, 8), (None, 5, 8)) == 0
-    assert rule.pair_flops(3, (None, 5, 8)) == 2 * 3 * 8 * 5
-    assert rule.pair_flops(3, (None, None, 8)) == 2 * 3 * 8  # an unknown length counts once
+    assert rule.cost(3, (None, 5, 8)).flops == 2 * 3 * 8 * 5
+    assert rule.cost(3, (None, None, 8)).flops == 2 * 3 * 8  # an unknown length counts once
 
 
 def test_moments_of_the_inputs_are_the_frequencies_of_the_tokens():
-    rule = factors.rule(built(layers.Embedding(VOCABULARY, WIDTH)))
+    rule = rules.rule(built(layers.Embedding(VOCABULARY, WIDTH)))
     moment, number = rule.second_moment(ops.convert_to_tensor(IDS))
     rows = ops.convert_to_numpy(rule.rows(ops.convert_to_tensor(IDS)))
     assert number == len(rows) == IDS.size
@@ -103,8 +104,8 @@ def test_moments_of_the_inputs_are_the_frequencies_of_the_tokens():
 
 def test_supported_only_where_look_ups_are_asked_for():
     layer = built(layers.Embedding(VOCABULARY, WIDTH))
-    assert factors.supported(layer, look_ups=True) and not factors.supported(layer)
-    assert not factors.supported(layers.Embedding(3, 4), look_ups=True)  # not built
+    assert rules.supported(layer, look_ups=True) and not rules.supported(layer)
+    assert not rules.supported(layers.Embedding(3, 4), look_ups=True)  # not built
 
 
 # The forward passes
@@ -219,10 +220,10 @@ def test_config_round_trip(kind):
 
 
 def start(init, rows=40, width=12, rank=3, gram=None):
-    rule = factors.rule(built(layers.Embedding(rows, width)))
+    rule = rules.rule(built(layers.Embedding(rows, width)))
     kernel, scale = nets.data(rows, width), 4.0
     rng = np.random.default_rng(0)
-    return rule, kernel, scale, factors.initial_pair(init, rule, kernel, rank, scale, rng, gram)
+    return rule, kernel, scale, nets.start_matrices(init, rule, kernel, rank, scale, rng, gram)
 
 
 @pytest.mark.parametrize("init", ["lora", "svd", "orthogonal"])
@@ -250,7 +251,7 @@ def test_scratch_has_rows_of_the_size_of_the_tables():
 
 def test_svd_copy_keeps_the_table():
     _, kernel, scale, (down, up, rest) = start("svd_copy")
-    best_down, best_up = factors.truncated_svd(kernel, 3)
+    best_down, best_up = factorize.truncated_svd(kernel, 3)
     np.testing.assert_array_equal(rest, kernel)
     np.testing.assert_allclose(scale * down @ up, best_down @ best_up, atol=1e-6)
 
@@ -261,14 +262,14 @@ def test_activations_weight_the_tokens_by_their_frequency():
     *_, (whole_down, whole_up, _) = start("activations", gram=np.diag(frequencies))
     np.testing.assert_allclose(down @ up, whole_down @ whole_up, atol=1e-5)
     np.testing.assert_allclose(rest + scale * down @ up, kernel, atol=1e-5)
-    plain = np.matmul(*factors.truncated_svd(kernel, 3))
+    plain = np.matmul(*factorize.truncated_svd(kernel, 3))
 
     def error(product):
         return frequencies @ ((kernel - product) ** 2).sum(axis=1)
 
     assert error(scale * down @ up) < 0.9 * error(plain)
     with pytest.raises(ValueError, match="`gram` must be finite numbers .*shape \\(3,\\)"):
-        factors.activation_aware_svd(kernel, 3, np.ones(3))
+        factorize.activation_aware_svd(kernel, 3, np.ones(3))
 
 
 # Whole models
@@ -453,7 +454,7 @@ def test_calibration_of_activations():
     compressed = nets.compress(model, RANK, targets="table", init="activations", calibration=texts)
     wrapped, table = compressed.get_layer("table"), numpy_of(model.get_layer("table").embeddings)
     frequencies = np.bincount(texts.ravel(), minlength=VOCABULARY) / texts.size
-    expected = np.matmul(*factors.activation_aware_svd(table, RANK, np.diag(frequencies)))
+    expected = np.matmul(*factorize.activation_aware_svd(table, RANK, np.diag(frequencies)))
     np.testing.assert_allclose(np.matmul(*wrapped.pair_matrices()), expected, atol=1e-5)
     np.testing.assert_allclose(nets.forward(compressed, IDS), nets.forward(model, IDS), rtol=1e-4, atol=1e-5)
 
@@ -621,7 +622,7 @@ def test_what_can_not_be_factored_says_why():
     quantised.get_layer("table").quantize("int8")
     refuse(quantised, "it is quantised \\(int8\\)")
     with pytest.raises(ValueError, match="Layer 'early' can't be factored: it is not built"):
-        factors.rule(layers.Embedding(3, 4, name="early"))
+        rules.rule(layers.Embedding(3, 4, name="early"))
 
 
 def test_impossible_ranks():

@@ -7,10 +7,12 @@ import pytest
 from keras import layers, ops
 
 import clora_lab as cl
-from clora_lab.layers import METHODS, CLoRA
+from clora_lab import methods
+from clora_lab.layers import CLoRA
 from clora_lab.noise import NoiseLaw
 
 RANK, ALPHA = 2, 6.0
+METHODS = methods.names("slides")
 SCALE = ALPHA / RANK
 
 
@@ -26,7 +28,7 @@ def wrap(layer, *shape, seed=0, **arguments):
     wrapped = CLoRA(type(layer).from_config(layer.get_config()), **arguments)
     wrapped.build((None, *shape))
     bias = None if layer.bias is None else numpy_of(layer.bias)
-    wrapped.start_from(numpy_of(layer.kernel), bias)
+    nets.start(wrapped, numpy_of(layer.kernel), bias)
     rng = np.random.default_rng(seed + 1)
     for weight in [*wrapped.pair_weights, *([wrapped.bias] if wrapped.has_bias else [])]:
         weight.assign(rng.normal(size=weight.shape) / 3)
@@ -268,7 +270,7 @@ def test_new_bias_starts_at_zero_and_noise_knows_w():
     wrapped = CLoRA(layers.Dense(7, name="dense"), rank=2, method="noise_bias")
     wrapped.build((None, 5))
     kernel = numpy_of(layer.kernel)
-    wrapped.start_from(kernel, np.ones(7))
+    nets.start(wrapped, kernel, np.ones(7))
     assert not numpy_of(wrapped.bias).any()
     np.testing.assert_allclose(numpy_of(wrapped.noise_mean)[0], kernel.mean(axis=0), atol=1e-6)
     np.testing.assert_allclose(numpy_of(wrapped.noise_std)[0], kernel.std(axis=0), atol=1e-6)
@@ -282,7 +284,7 @@ def test_start_is_the_original_layer(init, method):
     nets.randomise(layer)
     wrapped = CLoRA(layers.Dense(7, activation="tanh", name="dense"), rank=2, method=method, init=init)
     wrapped.build((None, 5))
-    wrapped.start_from(numpy_of(layer.kernel), numpy_of(layer.bias))
+    nets.start(wrapped, numpy_of(layer.kernel), numpy_of(layer.bias))
     x = nets.data(4, 5)
     for training in (False, True):  # d = 1: no noise either
         value = nets.forward(wrapped, x, training=training)

@@ -3,7 +3,7 @@
 import keras
 import pytest
 
-from clora_lab import factors
+from clora_lab import rules
 from clora_lab.lab.nets import models
 from clora_lab.slides import shapes
 
@@ -50,7 +50,7 @@ def test_a_pair_costs_what_the_rule_of_its_layer_says(factorization):
     output.build((None, 3, 2, 4))
     for layer, contracted in ((conv, 1), (dense, 1), (query, 1), (output, 2)):
         row = shapes.Layer("x", type(layer).__name__, tuple(layer.kernel.shape), contracted=contracted)
-        rule = factors.rule(layer, factorization)
+        rule = rules.rule(layer, factorization)
         assert row.pair(3, factorization) == rule.parameters(3)
 
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from clora_lab import factors, methods, noise, studies
+from clora_lab import layers, methods, noise, studies
 from clora_lab.lab import settings
 from clora_lab.studies import open_questions
 
@@ -28,7 +28,7 @@ def test_neither_the_list_nor_a_page_loads_keras():
 
 
 def test_the_flat_fields_are_those_of_the_library():
-    assert set(settings.INITS) == set(factors.INITS)
+    assert set(settings.INITS) == set(layers.INITS)
     assert settings.DECAY["noise_per"].choices == noise.PER
     assert settings.DECAY["noise_kind"].choices == noise.KINDS
     assert RUN.noise_law == noise.NoiseLaw()

@@ -28,7 +28,7 @@ def run(method, value, rank=16, seed=0, **fields):
     base |= {"config": "-".join(str(base[key]) for key in keys)}
     whole = method in ("dense", "lora")
     values = [("test", "trained", "accuracy", value)]
-    if method in cl.layers.METHODS:
+    if method in cl.methods.names("slides"):
         values += [("test", "compressed", "accuracy", value - 0.01)]
     values += [("model", "-", "parameters", 1000.0 if whole else 980.0)]
     values += [("model", "-", "trainable_parameters", 1000.0 if dense else 8.0)]

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import clora_lab as cl
-from clora_lab import factors
+from clora_lab import rules
 from clora_lab.lab import runner, training
 from clora_lab.lab.nets import models
 from clora_lab.lab.paths import data_dir
@@ -75,7 +75,7 @@ def test_a_uniform_rank_makes_the_first_convolution_larger(vgg):
 def test_equal_ranks_give_the_pair_as_many_parameters(vgg):
     for name, rank in vgg16.equal_ranks(vgg, 16).items():
         layer = vgg.get_layer(name)
-        pair, loralib = factors.rule(layer), factors.rule(layer, "loralib")
+        pair, loralib = rules.rule(layer), rules.rule(layer, "loralib")
         if rank < pair.max_rank:
             assert pair.parameters(rank) <= loralib.parameters(16) < pair.parameters(rank + 1)
         else:
@@ -88,11 +88,11 @@ def test_equal_ranks_give_the_pair_as_many_parameters(vgg):
 def test_rank_by_energy_against_numpy():
     model = nets.convolutional()
     layer = model.layers[1]
-    rule = factors.rule(layer)
+    rule = rules.rule(layer)
     kernel = keras.ops.convert_to_numpy(layer.kernel)
     squares = np.linalg.svd(kernel.reshape(rule.matrix_shape), compute_uv=False) ** 2
     for energy in (0.3, 0.6, 0.9):
-        rank = factors.rank_for_energy(rule, kernel, energy)
+        rank = rules.rank_for_energy(rule, kernel, energy)
         kept = np.cumsum(squares) / squares.sum()
         limit = rule.break_even_rank - 1
         assert rank == min(1 + np.argmax(kept >= energy), limit)

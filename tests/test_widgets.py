@@ -54,14 +54,14 @@ def recorded(values, epochs=3):
         ratio = 100.0 if method == "dense" else rank / 2
         found = [("validation", "trained", "accuracy", accuracy - 0.1)]
         found += [("test", "trained", "accuracy", accuracy), ("test", "trained", "loss", 1 - accuracy)]
-        if method in cl.layers.METHODS:
+        if method in cl.methods.names("slides"):
             found += [("test", "compressed", "accuracy", accuracy - 0.01)]
         found += [("model", "-", "ratio_percent", ratio), ("model", "-", "seconds", 10.0 + seed)]
         names = ("split", "view", "metric", "value")
         rows += [run | dict(zip(names, each, strict=True)) for each in found]
         for epoch in range(epochs):
             reached = accuracy * epoch / (epochs - 1)
-            other = reached / 2 if method in cl.layers.METHODS else np.nan
+            other = reached / 2 if method in cl.methods.names("slides") else np.nan
             views = {"val_accuracy": reached, "val_compressed_accuracy": other, "val_loss": 1 - reached}
             views |= {"val_compressed_loss": np.nan, "decay": 1 - epoch / (epochs - 1), "noise": 0.0}
             history.append(run | {"epoch": epoch} | views)
@@ -279,7 +279,7 @@ def test_energy_kept_is_that_of_the_best_pair():
     model = small_mlp()
     facts = widgets.layer_facts(model)
     kernel = np.array(keras.ops.convert_to_numpy(model.get_layer("dense").kernel), "float64")
-    down, up = cl.factors.truncated_svd(kernel, 5)
+    down, up = cl.factorize.truncated_svd(kernel, 5)
     expected = 1 - np.sum((kernel - down @ up) ** 2) / np.sum(kernel**2)
     assert facts.layers["dense"].kept(5) == pytest.approx(expected, abs=1e-6)
     assert facts.layers["dense"].kept(64) == pytest.approx(1.0)

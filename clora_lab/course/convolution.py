@@ -18,7 +18,7 @@ from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from clora_lab import _checks, factors
+from clora_lab import _checks, rules
 from clora_lab.lab.figures.figure_base import FAINT, INK, new_figure, set_title, styled
 from clora_lab.slides.diagrams import PAIR_FILL, W_FILL, canvas, draw_arrow, draw_matrix, draw_pair, write
 
@@ -60,7 +60,7 @@ def ways(kernel_shape: Sequence[int], rank: int) -> pd.DataFrame:
     layer = _layer(kernel_shape)
     rows = [("full", size * size * channels, filters, filters, whole, whole, "one k x k convolution")]
     for name in ("pair", "loralib"):
-        rule = factors.rule(layer, name)
+        rule = rules.rule(layer, name)
         count = rule.parameters(rank)
         run = whole if rule.merges else count
         rows.append((name, *rule.matrix_shape, rule.inner(rank), count, run, WAYS[name]))
@@ -97,7 +97,7 @@ def to_matrix(kernel: np.ndarray, way: str) -> np.ndarray:
     size, channels, filters = _shape(kernel.shape)
     if way == "spatial":
         return kernel.transpose(0, 2, 1, 3).reshape(size * channels, size * filters)
-    return factors.rule(_layer(kernel.shape), way).to_matrix(kernel)
+    return rules.rule(_layer(kernel.shape), way).to_matrix(kernel)
 
 
 def spatial_kernels(down: np.ndarray, up: np.ndarray, kernel_shape: Sequence[int]) -> list[np.ndarray]:

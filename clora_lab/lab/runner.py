@@ -22,7 +22,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 import clora_lab as cl
-from clora_lab import layers, schedules
+from clora_lab import methods, schedules
 from clora_lab.lab import processes
 from clora_lab.lab.results import HISTORY_COLUMNS, ResultsStore, columns
 
@@ -101,7 +101,7 @@ def result_rows(experiment: Run, values: Sequence[tuple], seconds: float, **own)
     common = {name: getattr(experiment, name, None) for name in columns(experiment.study)}
     common |= identity(experiment) | own | provenance() | {"seconds": round(seconds, 2)}
     common["noise_gate"] = schedules.NoiseGate.get(experiment.noise_gate).threshold
-    if experiment.method not in layers.METHODS:
+    if experiment.method not in methods.names("slides"):
         common |= dict.fromkeys(("alpha", "begin", "end", "floor", "noise_gate"))
         common["schedule"] = ""
     if experiment.method == "svd":

@@ -21,7 +21,7 @@ import numpy as np
 import scipy.special
 
 import clora_lab as cl
-from clora_lab import _checks, layers, schedules, surgery
+from clora_lab import _checks, graph, methods, schedules
 from clora_lab.lab.paths import cache_dir
 
 STATE = "state.json"
@@ -372,7 +372,7 @@ def build_net(
     with warnings.catch_warnings():
         # The tables show the ratios, so a rank without a saving shows there.
         warnings.simplefilter("ignore", cl.BreakEvenWarning)
-        if experiment.method in layers.METHODS:
+        if experiment.method in methods.names("slides"):
             return cl.compress(
                 dense,
                 method=experiment.method,
@@ -390,8 +390,8 @@ def build_net(
         init = "activations" if experiment.init == "activations" else "svd"
         wrapped = cl.compress(dense, method="bias", init=init, schedule=schedule, **arguments)
     small = cl.finalize(wrapped, force=True, keep_factors=keep_factors)
-    frozen = {path for path, layer in surgery.walk(wrapped) if not layer.trainable}
-    for path, layer in surgery.walk(small):
+    frozen = {path for path, layer in graph.walk(wrapped) if not layer.trainable}
+    for path, layer in graph.walk(small):
         if path in frozen:
             layer.trainable = False
     return small

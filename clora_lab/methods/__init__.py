@@ -112,7 +112,9 @@ def find(name: str) -> type:
 
 
 def __getattr__(name):
-    """`methods.SVD` and the other classes, by the registry."""
+    """`methods.SVD` and the other classes, by the registry, and what `base` has for all."""
+    if name in ("Method", "get", "of", "callbacks_for"):
+        return getattr(importlib.import_module(f"{__name__}.base"), name)
     for entry in REGISTRY:
         if entry.home.partition(":")[2] == name:
             return find(entry.name)

@@ -18,7 +18,7 @@ import keras
 import numpy as np
 
 import clora_lab as cl
-from clora_lab import _checks, distill, layers, schedules
+from clora_lab import _checks, distill, methods, schedules
 from clora_lab.lab import training
 from clora_lab.lab.data import text
 from clora_lab.lab.nets import bert_models
@@ -404,7 +404,7 @@ def run(experiment: Experiment) -> tuple[list[dict], list[dict]]:
         untrained = experiment.method == "svd"
         history, seconds = ([], 0.0) if untrained else fit(model, experiment, data, teacher=dense)
         small = model
-        if experiment.method in layers.METHODS:
+        if experiment.method in methods.names("slides"):
             force = experiment.floor > 0.0 or experiment.schedule == "constant"
             small = cl.finalize(model, force=force)
     else:

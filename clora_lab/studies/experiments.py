@@ -16,7 +16,7 @@ import keras
 import numpy as np
 
 import clora_lab as cl
-from clora_lab import _checks, layers, schedules
+from clora_lab import _checks, methods, schedules
 from clora_lab.lab import training
 from clora_lab.lab.data import datasets
 from clora_lab.lab.nets import models
@@ -24,7 +24,7 @@ from clora_lab.lab.runner import Settings, history_rows, result_rows
 from clora_lab.lab.training import PathViews, build_net, measured, sizes, trained_net
 
 BASELINES = ("dense", "svd", "svd_finetune", "scratch")
-METHODS = (*BASELINES, *layers.METHODS)
+METHODS = (*BASELINES, *methods.names("slides"))
 LR_SCHEDULES = ("constant", "cosine")
 RANKS = {"fashion_mnist": (16, 32, 64), "digits": (4, 8, 16)}
 CALIBRATION = 1000  # images that the activation-aware start looks at
@@ -180,7 +180,7 @@ def toy_grid(
 def _slides(ranks) -> list[dict]:
     rows = [{"method": "dense"}]
     for rank in ranks:
-        rows += [{"method": method, "rank": rank} for method in layers.METHODS]
+        rows += [{"method": method, "rank": rank} for method in methods.names("slides")]
         rows += [{"method": "svd", "rank": rank, "init": "svd"}]
         rows += [{"method": "svd_finetune", "rank": rank, "init": "svd"}]
         rows += [{"method": "scratch", "rank": rank, "init": "scratch"}]
@@ -303,7 +303,7 @@ def run(experiment: Experiment) -> tuple[list[dict], list[dict]]:
     begin = time.perf_counter()
     _, _, steps = _training_part(experiment)
     model = build(experiment, dense, steps * experiment.epochs)
-    wrapped = experiment.method in layers.METHODS
+    wrapped = experiment.method in methods.names("slides")
     if wrapped:
         history = fit(model, experiment)
         small = cl.finalize(model, force=experiment.floor > 0.0 or experiment.schedule == "constant")

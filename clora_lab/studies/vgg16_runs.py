@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import keras
 
 import clora_lab as cl
-from clora_lab import _checks, factors, layers, schedules, surgery
+from clora_lab import _checks, graph, methods, rules, schedules
 from clora_lab.lab import training
 from clora_lab.lab.data import cifar
 from clora_lab.lab.nets import models
@@ -228,9 +228,9 @@ def equal_ranks(model: keras.Model, rank: int) -> dict[str, int]:
         {'block1_conv1': 16, 'block2_conv1': 9, 'block3_conv1': 9, 'block3_conv2': 7}
     """
     found = {}
-    for _, layer in surgery.walk(model):
+    for _, layer in graph.walk(model):
         if isinstance(layer, keras.layers.Conv2D):
-            pair, loralib = factors.rule(layer), factors.rule(layer, "loralib")
+            pair, loralib = rules.rule(layer), rules.rule(layer, "loralib")
             equal = loralib.parameters(rank) // pair.parameters(1)
             found[layer.name] = max(1, min(equal, pair.max_rank))
     return found
@@ -247,8 +247,8 @@ def arguments(experiment: Experiment, model: keras.Model) -> dict:
         }
     factorization = experiment.factorization
     limits = {
-        layer.name: min(experiment.rank, factors.rule(layer, factorization).max_rank)
-        for _, layer in surgery.walk(model)
+        layer.name: min(experiment.rank, rules.rule(layer, factorization).max_rank)
+        for _, layer in graph.walk(model)
         if isinstance(layer, keras.layers.Conv2D)
     }
     return {"rank": {**limits, **dense}, "targets": TARGETS, "factorization": factorization}
@@ -361,7 +361,7 @@ def run(experiment: Experiment) -> tuple[list[dict], list[dict]]:
             )
             history, seconds = ([], 0.0) if experiment.method == "svd" else fit(model, experiment)
         small = model
-        if experiment.method in layers.METHODS:
+        if experiment.method in methods.names("slides"):
             force = experiment.floor > 0.0 or experiment.schedule == "constant"
             small = cl.finalize(model, force=force, keep_factors=True)
     values = training.measured(

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 import clora_lab as cl
-from clora_lab import _checks, factors, layers, schedules, surgery
+from clora_lab import _checks, graph, methods, rules, schedules
 from clora_lab.course import notebook
 from clora_lab.course.widgets.frame import (
     CSS,
@@ -42,6 +42,7 @@ from clora_lab.lab import training
 from clora_lab.lab.figures import figures
 from clora_lab.lab.figures.figure_base import BLUE, GREY, INK, ORANGE, RED
 from clora_lab.lab.names import dataset_label, method_label
+from clora_lab.targets import choose
 
 REDRAW_SECONDS = 0.3
 TRAINING_LINES = (  # label, column of the history, look
@@ -168,10 +169,10 @@ class LiveTraining(ipywidgets.VBox):
         self.batch_size = _checks.positive_int("batch_size", batch_size)
         self.learning_rate = _checks.real("learning_rate", learning_rate, 1e-12, 1e3)
         self.steps = -(-len(self.x) // self.batch_size)  # an epoch
-        surgery.check_model(model)
-        paths = dict(surgery.walk(model))
-        chosen = surgery.choose(model, paths, targets, "pair")
-        self._rules = [factors.rule(paths[path]) for path in chosen]
+        graph.check_model(model)
+        paths = dict(graph.walk(model))
+        chosen = choose(model, paths, targets, "pair")
+        self._rules = [rules.rule(paths[path]) for path in chosen]
         self.model = self.small = self.error = None
         self.state, self.history = "ready", pd.DataFrame()
         self.controls = self._make_controls(method, rank, _checks.positive_int("epochs", epochs))
@@ -187,10 +188,10 @@ class LiveTraining(ipywidgets.VBox):
         if rank is None:
             rank = min(16, *(rule.break_even_rank // 2 for rule in self._rules))
         whole = {"min": 0, "continuous_update": True}
-        methods = [(method_label(name), name) for name in layers.METHODS]
+        choices = [(method_label(name), name) for name in methods.names("slides")]
         kinds = [kind for kind in schedules.SCHEDULES if kind != "constant"]
         return {
-            "method": dropdown("method", method, methods),
+            "method": dropdown("method", method, choices),
             "rank": make_control(ipywidgets.IntSlider, "rank r", rank, max=largest + 4, **whole),
             "schedule": dropdown("schedule", "linear", kinds),
             "begin": fraction("begin (of all steps)", 0.05),
@@ -290,7 +291,7 @@ class LiveTraining(ipywidgets.VBox):
         schedule_table(values["schedule"], **shape, steps=1)  # its messages say what to move
         schedule = schedules.get(values["schedule"], epochs * self.steps, **shape)
         for rule in self._rules:
-            factors.check_rank(rule, values["rank"])
+            rules.check_rank(rule, values["rank"])
         return schedule, values["rank"]
 
     def _check(self, change=None) -> bool:

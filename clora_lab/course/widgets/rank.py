@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 import clora_lab as cl
-from clora_lab import _checks, accounting, factors, surgery
+from clora_lab import _checks, accounting, graph, rules, targets
 from clora_lab.course.widgets.frame import (
     Explorer,
     Reading,
@@ -41,7 +41,7 @@ class LayerFacts:
 
     Args:
         name: the layer's path.
-        rule: its `clora_lab.factors.Rule`.
+        rule: its `clora_lab.rules.Rule`.
         parameters: of the layer as it is, its bias included.
         bias: number of elements of its bias, 0 if it has none.
         flops: 2 x multiply-adds of one example.
@@ -50,7 +50,7 @@ class LayerFacts:
     """
 
     name: str
-    rule: factors.Rule
+    rule: rules.Rule
     parameters: int
     bias: int
     flops: int
@@ -64,7 +64,7 @@ class LayerFacts:
 
     def pair_flops(self, rank: int) -> int:
         """2 x multiply-adds of one example through the pair."""
-        if isinstance(self.rule, factors.ConvLoralibRule):
+        if isinstance(self.rule, rules.loralib.LoralibRule):
             return self.flops  # its product runs as the full kernel
         return self.flops * self.rule.parameters(rank) // self.rule.kernel_size
 
@@ -95,15 +95,15 @@ def layer_facts(model: keras.Model, factorization: str = "pair") -> ModelFacts:
     Raises:
         ValueError: if the model is not built, or no layer of it but the output can be factored.
     """
-    surgery.check_model(model)
-    outputs = surgery.output_layers(model)
-    paths = dict(surgery.walk(model))
-    surgery.choose(model, paths, None, factorization)
+    graph.check_model(model)
+    outputs = graph.output_layers(model)
+    paths = dict(graph.walk(model))
+    targets.choose(model, paths, None, factorization)
     found = {}
     for path, layer in paths.items():
-        if not factors.supported(layer, factorization):
+        if not rules.supported(layer, factorization):
             continue
-        rule = factors.rule(layer, factorization)
+        rule = rules.rule(layer, factorization)
         kernel = keras.ops.convert_to_numpy(layer.kernel)
         found[path] = LayerFacts(
             name=path,
@@ -145,7 +145,7 @@ def rank_table(facts: ModelFacts, rank: int, layer: str = WHOLE, keep_bias: bool
     """
     chosen = facts.chosen(layer)
     for each in chosen:
-        factors.check_rank(each.rule, rank)
+        rules.check_rank(each.rule, rank)
     rows = [
         {
             "layer": each.name,

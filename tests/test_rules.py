@@ -7,7 +7,7 @@ import pytest
 from keras import layers, ops
 
 import clora_lab as cl
-from clora_lab import factors
+from clora_lab import factorize, rules
 
 CHANNELS_FIRST = pytest.param(
     {"data_format": "channels_first"},
@@ -46,13 +46,13 @@ def conv(factorization="pair", inputs=(9, 9, 5), filters=7, size=3, **arguments)
     if arguments.get("data_format") == "channels_first":
         inputs = (inputs[2], *inputs[:2])
     layer = built(layers.Conv2D(filters, size, **arguments), *inputs)
-    return layer, factors.rule(layer, factorization), nets.data(2, *inputs)
+    return layer, rules.rule(layer, factorization), nets.data(2, *inputs)
 
 
 def through_pair(rule, rank, x, down, up):
     """x -> x down up, by the layers of the pair."""
-    pair = rule.pair(rank)
-    value, kernels = x, rule.kernels(down, up)
+    pair = rule.chain(rank)
+    value, kernels = x, rule.from_matrices(down, up)
     for layer in pair:
         value = layer(value)
     weights = [weight for layer in pair for weight in layer.weights]
@@ -88,7 +88,7 @@ def random_pair(rule, rank, seed=0):
 
 def test_dense_pair():
     layer = built(layers.Dense(7), 6)
-    rule = factors.rule(layer)
+    rule = rules.rule(layer)
     down, up = random_pair(rule, 3)
     assert down.shape == (6, 3) and up.shape == (3, 7)
     x = nets.data(2, 6)
@@ -99,10 +99,10 @@ def test_dense_pair():
 def test_einsum_pair(name):
     equation, _, _, shape, contracted, produced = EINSUMS[name]
     layer = einsum(name)
-    rule = factors.rule(layer)
+    rule = rules.rule(layer)
     assert rule.matrix_shape == (np.prod(contracted), np.prod(produced))
     down, up = random_pair(rule, 2)
-    down_kernel, up_kernel = rule.kernels(down, up)
+    down_kernel, up_kernel = rule.from_matrices(down, up)
     assert down_kernel.shape == (*contracted, 2) and up_kernel.shape == (2, *produced)
     x = nets.data(*shape)
     kernel = rule.to_kernel(down @ up)
@@ -115,7 +115,7 @@ def test_einsum_pair(name):
 @pytest.mark.parametrize("name", EINSUMS)
 def test_einsum_bias_shape(name):
     layer = einsum(name)
-    rule = factors.rule(layer)
+    rule = rules.rule(layer)
     if layer.bias is not None:
         assert rule.bias_shape == tuple(layer.bias.shape)
     else:  # one for each produced unit
@@ -139,7 +139,7 @@ def test_conv_pair(settings):
     layer, rule, x = conv("pair", **settings)
     k1, k2, channels, filters = layer.kernel.shape
     down, up = random_pair(rule, 4)
-    kernels = rule.kernels(down, up)
+    kernels = rule.from_matrices(down, up)
     assert [kernel.shape for kernel in kernels] == [(k1, k2, channels, 4), (1, 1, 4, filters)]
     kernel = np.einsum("abcr,rf->abcf", kernels[0], up)
     np.testing.assert_allclose(rule.to_kernel(down @ up), kernel, rtol=1e-4, atol=1e-5)
@@ -161,10 +161,10 @@ def test_conv_loralib(settings):
 
 
 def all_rules():
-    yield "dense", factors.rule(built(layers.Dense(7), 6))
+    yield "dense", rules.rule(built(layers.Dense(7), 6))
     for name in EINSUMS:
-        yield name, factors.rule(einsum(name))
-    for factorization in factors.FACTORIZATIONS:
+        yield name, rules.rule(einsum(name))
+    for factorization in rules.FACTORIZATIONS:
         yield factorization, conv(factorization)[1]
 
 
@@ -175,7 +175,7 @@ def test_matrix_and_kernel_are_inverse(rule):
     assert matrix.shape == rule.matrix_shape and matrix.size == rule.kernel_size
     np.testing.assert_array_equal(rule.to_kernel(matrix), kernel)
     down, up = random_pair(rule, 2)
-    for given, back in zip((down, up), rule.matrices(rule.kernels(down, up)), strict=True):
+    for given, back in zip((down, up), rule.to_matrices(rule.from_matrices(down, up)), strict=True):
         np.testing.assert_array_equal(back, given)
 
 
@@ -190,7 +190,7 @@ def test_matrix_and_kernel_are_inverse(rule):
 )
 def test_axes_of_the_noise_moments(layer, shape, axes):
     # per output unit for Dense and EinsumDense, of the whole kernel for Conv2D
-    assert factors.rule(built(layer(), *shape)).stat_axes == axes
+    assert rules.rule(built(layer(), *shape)).stat_axes == axes
 
 
 # Counts
@@ -198,17 +198,17 @@ def test_axes_of_the_noise_moments(layer, shape, axes):
 
 @pytest.mark.parametrize(("rank", "parameters"), [(16, 23_168), (32, 45_952), (64, 91_520)])
 def test_toy_parameters_of_the_slides(rank, parameters):
-    rules = [factors.rule(built(layers.Dense(n), m)) for m, n in ((784, 256), (256, 128))]
+    found = [rules.rule(built(layers.Dense(n), m)) for m, n in ((784, 256), (256, 128))]
     biases = 256 + 128
-    assert sum(rule.parameters(rank) for rule in rules) + biases == parameters
+    assert sum(rule.parameters(rank) for rule in found) + biases == parameters
     assert parameters == rank * (784 + 256) + rank * (256 + 128) + biases
     assert nets.toy().count_params() == 235_146
 
 
 @pytest.mark.parametrize("rank", [1, 4])
 def test_parameters_by_formula(rank):
-    assert factors.rule(built(layers.Dense(7), 6)).parameters(rank) == rank * (6 + 7)
-    assert factors.rule(einsum("output")).parameters(rank) == rank * (3 * 4 + 7)
+    assert rules.rule(built(layers.Dense(7), 6)).parameters(rank) == rank * (6 + 7)
+    assert rules.rule(einsum("output")).parameters(rank) == rank * (3 * 4 + 7)
     assert conv("pair")[1].parameters(rank) == rank * (3 * 3 * 5 + 7)
     assert conv("loralib")[1].parameters(rank) == 3 * 3 * rank * (5 + 7)
 
@@ -221,8 +221,8 @@ def test_break_even_rank(rule):
 
 def test_break_even_rank_formula():
     # in out / (in + out), rounded up: 784 * 256 / 1040 = 192.98...
-    assert factors.rule(built(layers.Dense(256), 784)).break_even_rank == 193
-    assert factors.rule(built(layers.Dense(10), 10)).break_even_rank == 5  # exactly 5
+    assert rules.rule(built(layers.Dense(256), 784)).break_even_rank == 193
+    assert rules.rule(built(layers.Dense(10), 10)).break_even_rank == 5  # exactly 5
 
 
 def test_break_even_warning_has_the_numbers():
@@ -243,10 +243,10 @@ def test_flops_by_formula():
     layer, rule, x = conv("pair", strides=2, padding="same")
     # 9 x 9 at stride 2 gives 5 x 5 positions
     assert rule.flops(rule.kernel_shape, (None, 5, 5, 7)) == 2 * (3 * 3 * 5 * 7) * 25
-    assert factors.rule(built(layers.Dense(7), 6)).flops((6, 7), (None, 7)) == 2 * 6 * 7
-    assert factors.rule(built(layers.Dense(7), 4, 6)).flops((6, 7), (None, 4, 7)) == 2 * 6 * 7 * 4
-    assert factors.rule(einsum("query")).flops((6, 3, 4), (None, 5, 3, 4)) == 2 * 6 * 12 * 5
-    assert factors.rule(einsum("query")).flops((6, 3, 4), (None, None, 3, 4)) == 2 * 6 * 12
+    assert rules.rule(built(layers.Dense(7), 6)).flops((6, 7), (None, 7)) == 2 * 6 * 7
+    assert rules.rule(built(layers.Dense(7), 4, 6)).flops((6, 7), (None, 4, 7)) == 2 * 6 * 7 * 4
+    assert rules.rule(einsum("query")).flops((6, 3, 4), (None, 5, 3, 4)) == 2 * 6 * 12 * 5
+    assert rules.rule(einsum("query")).flops((6, 3, 4), (None, None, 3, 4)) == 2 * 6 * 12
 
 
 # Start values
@@ -255,7 +255,7 @@ def test_flops_by_formula():
 @pytest.mark.parametrize("rank", [1, 3, 6])
 def test_truncated_svd_is_the_best_of_its_rank(rank):
     matrix = nets.data(9, 6)
-    down, up = factors.truncated_svd(matrix, rank)
+    down, up = factorize.truncated_svd(matrix, rank)
     assert down.shape == (9, rank) and up.shape == (rank, 6)
     singular = np.linalg.svd(matrix, compute_uv=False)
     error = np.linalg.norm(matrix - down @ up)
@@ -270,7 +270,7 @@ def test_truncated_svd_is_the_best_of_its_rank(rank):
 
 def test_truncated_svd_beyond_full_rank_is_padded():
     matrix = nets.data(4, 3)
-    down, up = factors.truncated_svd(matrix, 5)
+    down, up = factorize.truncated_svd(matrix, 5)
     assert down.shape == (4, 5) and up.shape == (5, 3)
     np.testing.assert_allclose(down @ up, matrix, atol=1e-6)
 
@@ -279,7 +279,7 @@ def start(init, rule, rank=3, alpha=32.0, seed=0):
     kernel = nets.data(*rule.kernel_shape)
     scale = alpha / rank
     rng = np.random.default_rng(seed)
-    return kernel, scale, factors.initial_pair(init, rule, kernel, rank, scale, rng)
+    return kernel, scale, nets.start_matrices(init, rule, kernel, rank, scale, rng)
 
 
 @pytest.mark.parametrize("init", ["lora", "svd", "orthogonal"])
@@ -298,7 +298,7 @@ def test_start_reproduces_the_kernel(init, rule):
 @pytest.mark.parametrize(("rule", "scale"), [("dense", 5**0.5), ("conv", 1.0)])
 def test_lora_start_is_uniform_in_the_slides_range(rule, scale):
     # variance scaling, fan_in, uniform: limit = sqrt(3 scale / fan_in)
-    rule = factors.rule(built(layers.Dense(9), 600)) if rule == "dense" else conv()[1]
+    rule = rules.rule(built(layers.Dense(9), 600)) if rule == "dense" else conv()[1]
     _, _, (down, _, _) = start("lora", rule)
     limit = np.sqrt(3 * scale / rule.matrix_shape[0])
     assert np.abs(down).max() <= limit and np.abs(down).max() > 0.95 * limit
@@ -306,12 +306,12 @@ def test_lora_start_is_uniform_in_the_slides_range(rule, scale):
 
 
 def test_orthogonal_start_has_orthonormal_columns():
-    _, _, (down, _, _) = start("orthogonal", factors.rule(built(layers.Dense(9), 8)))
+    _, _, (down, _, _) = start("orthogonal", rules.rule(built(layers.Dense(9), 8)))
     np.testing.assert_allclose(down.T @ down, np.eye(3), atol=1e-6)
 
 
 def test_scratch_has_no_w_and_keeps_the_size_of_its_input():
-    rule = factors.rule(built(layers.Dense(500), 400))
+    rule = rules.rule(built(layers.Dense(500), 400))
     _, scale, (down, up, rest) = start("scratch", rule, rank=64)
     assert not rest.any()
     # He et al. 2015: the product has the variance 2 / inputs
@@ -320,7 +320,7 @@ def test_scratch_has_no_w_and_keeps_the_size_of_its_input():
 
 @pytest.mark.parametrize("init", ["lora", "orthogonal", "scratch"])
 def test_start_depends_on_the_seed_only(init):
-    rule = factors.rule(built(layers.Dense(7), 6))
+    rule = rules.rule(built(layers.Dense(7), 6))
     one, same, other = (start(init, rule, seed=seed)[2][0] for seed in (1, 1, 2))
     np.testing.assert_array_equal(one, same)
     assert (one != other).all()
@@ -331,18 +331,18 @@ def test_start_depends_on_the_seed_only(init):
 
 def test_grouped_convolution_is_refused():
     layer = built(layers.Conv2D(6, 3, groups=2, name="grouped"), 9, 9, 4)
-    for factorization in factors.FACTORIZATIONS:
+    for factorization in rules.FACTORIZATIONS:
         with pytest.raises(ValueError, match="Conv2D 'grouped' has groups=2") as error:
-            factors.rule(layer, factorization)
+            rules.rule(layer, factorization)
         assert "Leave the layer out of `targets`" in str(error.value)
-        assert not factors.supported(layer, factorization)
+        assert not rules.supported(layer, factorization)
 
 
 def test_loralib_needs_a_square_kernel():
     layer = built(layers.Conv2D(6, (3, 1), name="slim"), 9, 9, 4)
     with pytest.raises(ValueError, match="3 x 1 kernel.*Use factorization='pair'"):
-        factors.rule(layer, "loralib")
-    assert factors.supported(layer, "pair")
+        rules.rule(layer, "loralib")
+    assert rules.supported(layer, "pair")
 
 
 @pytest.mark.parametrize("equation", ["abc,acd->abd", "abc,bcd->abd", "ab,b->ab"])
@@ -351,8 +351,8 @@ def test_kernel_axes_shared_by_input_and_output_are_refused(equation):
     layer = layers.EinsumDense(equation, shape[1:-1] + (5,) if len(shape) == 3 else (3,), name="mix")
     layer.build(shape)
     with pytest.raises(ValueError, match="EinsumDense 'mix' with equation=") as error:
-        factors.rule(layer)
-    assert equation in str(error.value) and not factors.supported(layer)
+        rules.rule(layer)
+    assert equation in str(error.value) and not rules.supported(layer)
 
 
 @pytest.mark.parametrize(
@@ -365,13 +365,13 @@ def test_kernel_axes_shared_by_input_and_output_are_refused(equation):
 )
 def test_layer_without_supported_factors(layer):
     with pytest.raises(ValueError, match=f"'other' of type {type(layer).__name__} has no") as error:
-        factors.rule(layer)
+        rules.rule(layer)
     assert "Supported: Dense, EinsumDense, Conv2D" in str(error.value)
 
 
 def test_unbuilt_layer():
     with pytest.raises(ValueError, match="Layer 'early' can't be factored: it is not built"):
-        factors.rule(layers.Dense(3, name="early"))
+        rules.rule(layers.Dense(3, name="early"))
 
 
 def test_layer_with_a_call_of_its_own():
@@ -380,39 +380,39 @@ def test_layer_with_a_call_of_its_own():
             return 2 * super().call(inputs)
 
     with pytest.raises(ValueError, match="Doubled has a call\\(\\) of its own"):
-        factors.rule(built(Doubled(3), 4))
+        rules.rule(built(Doubled(3), 4))
 
 
 def test_layer_with_built_in_lora():
     layer = built(layers.Dense(3), 4)
     layer.enable_lora(2)
     with pytest.raises(ValueError, match="Keras' own LoRA is enabled"):
-        factors.rule(layer)
+        rules.rule(layer)
 
 
 def test_quantised_layer():
     layer = built(layers.Dense(3), 4)
     layer.quantize("int8")
     with pytest.raises(ValueError, match="it is quantised \\(int8\\)"):
-        factors.rule(layer)
+        rules.rule(layer)
 
 
 def test_unknown_factorization_suggests_the_nearest():
     layer = built(layers.Conv2D(6, 3), 9, 9, 4)
     with pytest.raises(ValueError, match="`factorization` must be one of") as error:
-        factors.rule(layer, "loralip")
+        rules.rule(layer, "loralip")
     assert "Received: 'loralip'. Did you mean 'loralib'?" in str(error.value)
 
 
 def test_not_a_layer_is_not_supported():
-    assert not factors.supported("dense") and not factors.supported(None)
+    assert not rules.supported("dense") and not rules.supported(None)
 
 
 @pytest.mark.parametrize("rank", [0, -3, 2.0, True, "2", None])
 def test_rank_that_is_no_positive_integer(rank):
-    rule = factors.rule(built(layers.Dense(7), 6))
+    rule = rules.rule(built(layers.Dense(7), 6))
     with pytest.raises(ValueError, match="`rank` must be an integer of at least 1") as error:
-        factors.check_rank(rule, rank)
+        rules.check_rank(rule, rank)
     assert f"Received: {rank!r}" in str(error.value)
 
 
@@ -420,15 +420,15 @@ def test_rank_that_is_no_positive_integer(rank):
     ("factorization", "limit"), [("dense", 6), ("pair", 7), ("loralib", 7), ("output", 7)]
 )
 def test_rank_larger_than_the_kernel(factorization, limit):
-    rules = dict(all_rules())
-    assert factors.check_rank(rules[factorization], limit) == limit
+    found = dict(all_rules())
+    assert rules.check_rank(found[factorization], limit) == limit
     with pytest.raises(ValueError, match=f"must be at most {limit}") as error:
-        factors.check_rank(rules[factorization], limit + 1)
+        rules.check_rank(found[factorization], limit + 1)
     assert f"Received: {limit + 1}" in str(error.value) and "smaller rank" in str(error.value)
 
 
 def test_numpy_integers_are_ranks():
-    assert factors.check_rank(factors.rule(built(layers.Dense(7), 6)), np.int64(3)) == 3
+    assert rules.check_rank(rules.rule(built(layers.Dense(7), 6)), np.int64(3)) == 3
 
 
 # Extension
@@ -438,11 +438,11 @@ def test_a_new_layer_type_is_one_rule():
     class Scaled(keras.layers.Layer):
         pass
 
-    @factors.rule.register
+    @rules.rule.register
     def _(layer: Scaled, factorization: str = "pair"):
         return "a rule"
 
-    assert factors.rule(Scaled()) == "a rule"
+    assert rules.rule(Scaled()) == "a rule"
 
 
 # The start that looks at activations
@@ -451,7 +451,7 @@ def test_a_new_layer_type_is_one_rule():
 @pytest.mark.parametrize("name", EINSUMS)
 def test_rows_times_matrix_is_the_einsum(name):
     layer, x = einsum(name), nets.data(*EINSUMS[name][3])
-    rule = factors.rule(layer)
+    rule = rules.rule(layer)
     kernel = ops.convert_to_numpy(layer.kernel)
     product = ops.convert_to_numpy(rule.rows(x)) @ rule.to_matrix(kernel)
     expected = linear(layer, kernel, x)
@@ -477,30 +477,30 @@ def test_activation_aware_svd_is_the_best_for_its_inputs():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(400, 12)) @ np.diag(np.linspace(0.1, 3.0, 12)) @ rng.normal(size=(12, 12))
     matrix, gram = rng.normal(size=(12, 9)), x.T @ x / len(x)
-    down, up = factors.activation_aware_svd(matrix, 4, gram)
+    down, up = factorize.activation_aware_svd(matrix, 4, gram)
     error = np.linalg.norm(x @ (matrix - down @ up))
     tail = np.linalg.svd(x @ matrix, compute_uv=False)[4:]  # what no product of rank 4 can reach below
     assert error == pytest.approx(np.sqrt((tail**2).sum()), rel=1e-2)
-    plain = np.matmul(*factors.truncated_svd(matrix, 4))
+    plain = np.matmul(*factorize.truncated_svd(matrix, 4))
     assert error < np.linalg.norm(x @ (matrix - plain))
     assert np.linalg.norm(matrix - down @ up) > np.linalg.norm(matrix - plain)
 
 
 def test_inputs_that_never_vary_are_no_obstacle():
     matrix = np.random.default_rng(0).normal(size=(5, 4))
-    down, up = factors.activation_aware_svd(matrix, 2, np.zeros((5, 5)))
+    down, up = factorize.activation_aware_svd(matrix, 2, np.zeros((5, 5)))
     assert np.isfinite(down).all() and np.isfinite(up).all()
 
 
 @pytest.mark.parametrize("gram", [np.eye(4), np.full((5, 5), np.nan)])
 def test_an_impossible_gram_matrix_is_refused(gram):
     with pytest.raises(ValueError, match="`gram`"):
-        factors.activation_aware_svd(np.ones((5, 4)), 2, gram)
+        factorize.activation_aware_svd(np.ones((5, 4)), 2, gram)
 
 
 def test_loralib_has_no_rows():
     _, rule, x = conv("loralib")
-    with pytest.raises(ValueError, match="factorization='pair'"):
+    with pytest.raises(ValueError, match="another factorization"):
         rule.rows(x)
 
 

@@ -11,7 +11,7 @@ import pytest
 from keras import layers, ops
 
 import clora_lab as cl
-from clora_lab import kerashub, surgery
+from clora_lab import graph
 
 keras_hub = pytest.importorskip("keras_hub", reason="needs the extra 'text' (Python 3.11 or later)")
 
@@ -58,11 +58,11 @@ def disturb(model, seed=9):
 
 
 def paths(model):
-    return [path for path, _ in surgery.walk(model)]
+    return [path for path, _ in graph.walk(model)]
 
 
 def wrapped(model):
-    return [path for path, layer in surgery.walk(model) if isinstance(layer, cl.CLoRA)]
+    return [path for path, layer in graph.walk(model) if isinstance(layer, cl.CLoRA)]
 
 
 def predict(model, texts=TEXTS):
@@ -130,7 +130,7 @@ def test_targets_in_blocks(targets, number):
 
 def test_rank_by_path():
     compressed = nets.compress(bert(), rank={"*transformer_layer_0/*": 3, "*": 2})
-    ranks = {path: layer.rank for path, layer in surgery.walk(compressed) if isinstance(layer, cl.CLoRA)}
+    ranks = {path: layer.rank for path, layer in graph.walk(compressed) if isinstance(layer, cl.CLoRA)}
     assert {rank for path, rank in ranks.items() if "layer_0" in path} == {3}
     assert {rank for path, rank in ranks.items() if "layer_0" not in path} == {2}
 
@@ -460,7 +460,7 @@ def test_a_finalized_task_can_be_exported(tmp_path):
 
 
 def test_what_is_entered():
-    assert kerashub.can_enter(keras_hub.layers.TransformerEncoder(4, 2))
-    assert not kerashub.can_enter(keras_hub.layers.TransformerDecoder(4, 2))
-    assert not kerashub.can_enter(layers.Dense(3))
-    assert not kerashub.is_hub_model(attention_net()) and kerashub.is_hub_model(bert())
+    assert graph.can_enter(keras_hub.layers.TransformerEncoder(4, 2))
+    assert not graph.can_enter(keras_hub.layers.TransformerDecoder(4, 2))
+    assert not graph.can_enter(layers.Dense(3))
+    assert not graph.is_hub_model(attention_net()) and graph.is_hub_model(bert())

@@ -24,8 +24,7 @@ from pathlib import Path
 import keras
 
 import clora_lab
-from clora_lab import kerashub, surgery
-from clora_lab.layers import CLoRA
+from clora_lab import graph
 
 FILE, WEIGHTS, ASSETS, FORMAT = "recipe.json", "model.weights.h5", "assets", 1
 
@@ -65,11 +64,11 @@ def save_recipe(model: keras.Model, folder: str | os.PathLike) -> Path:
         "format": FORMAT,
         "clora_lab": clora_lab.__version__,
         "keras": keras.__version__,
-        "needs": ["keras_hub"] if kerashub.is_hub_model(model) else [],
+        "needs": ["keras_hub"] if graph.is_hub_model(model) else [],
         "config": config,
         # A copy, since KerasHub writes the layers that it makes into the config.
         "layers": _difference(keras.saving.deserialize_keras_object(copy.deepcopy(config)), model),
-        "frozen": [path for path, layer in surgery.walk(model) if not layer.trainable],
+        "frozen": [path for path, layer in graph.walk(model) if not layer.trainable],
         "parameters": model.count_params(),
     }
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -120,7 +119,7 @@ def load_recipe(folder: str | os.PathLike) -> keras.Model:
     base = keras.saving.deserialize_keras_object(recipe["config"])
     for number, layer in enumerate(_with_assets(base)):
         layer.load_assets(str(folder / ASSETS / str(number)))
-    known = dict(surgery.walk(base))
+    known = dict(graph.walk(base))
     if absent := sorted(set(recipe["layers"]) - set(known)):
         raise ValueError(
             f"The recipe in {folder} replaces the layers {absent}, which Keras {keras.__version__} does "
@@ -133,9 +132,9 @@ def load_recipe(folder: str | os.PathLike) -> keras.Model:
             return None
         return [keras.saving.deserialize_keras_object(config) for config in recipe["layers"][path]]
 
-    model, _ = surgery.rewrite(base, replace)
+    model, _ = graph.rewrite(base, replace)
     frozen = set(recipe["frozen"])
-    for path, layer in surgery.walk(model):
+    for path, layer in graph.walk(model):
         layer.trainable = path not in frozen
     if model.count_params() != recipe["parameters"]:
         raise ValueError(
@@ -154,18 +153,17 @@ def load_recipe(folder: str | os.PathLike) -> keras.Model:
 
 def _difference(base, model) -> dict[str, list[dict]]:
     """path -> configs of the layers that stand in `model` for one of the model that Keras rebuilds."""
-    now, rebuilt, found = dict(surgery.walk(model)), dict(surgery.walk(base)), {}
+    now, rebuilt, found = dict(graph.walk(model)), dict(graph.walk(base)), {}
+    together = graph.parts(model)
     for path, layer in rebuilt.items():
         if path not in now:
             raise ValueError(
                 f"Model {model.name!r} has no layer {path!r}, which its config would make: it was not made "
                 "by compress() or finalize()."
             )
-        down = f"{path}_down"
-        if down in now and down not in rebuilt:
-            found[path] = [now[down], now[path]]
-        elif isinstance(now[path], CLoRA) and not isinstance(layer, CLoRA):
-            found[path] = [now[path]]
+        layers = [other for other in together.get(path, [now[path]])]
+        if len(layers) > 1 or type(now[path]) is not type(layer):
+            found[path] = layers
     return {path: [_serialize(layer) for layer in layers] for path, layers in found.items()}
 
 
@@ -178,7 +176,7 @@ def _serialize(layer) -> dict:
 
 def _with_assets(model) -> list:
     """The layers of a Task's preprocessor that keep files, in a fixed order."""
-    preprocessor = getattr(model, "preprocessor", None) if kerashub.is_hub_model(model) else None
+    preprocessor = getattr(model, "preprocessor", None) if graph.is_hub_model(model) else None
     if preprocessor is None:
         return []
     return [layer for layer in preprocessor._flatten_layers() if hasattr(layer, "save_assets")]
