@@ -519,7 +519,7 @@ def report(
                 _show_answers(rows, split)
             return
         if markdown:
-            typer.echo(tables.markdown(rows, dataset, split))
+            typer.echo(tables.readme_table(rows, dataset, split))
             return
         if (rows["variant"] == "slides").any():
             comparison = published.compare(rows, dataset=dataset, split=split)

@@ -19,7 +19,7 @@ def test_the_results_table_is_that_of_the_recorded_rows():
     begin = "<!-- results: python -m clora_lab report --markdown -->\n"
     shown = README.split(begin)[1].split("<!-- end of results -->")[0]
     rows = ResultsStore(data_dir() / "results", "toy").read()
-    assert shown.strip() == tables.markdown(rows).strip(), (
+    assert shown.strip() == tables.readme_table(rows).strip(), (
         "stale: put in `python -m clora_lab report --markdown`"
     )
 

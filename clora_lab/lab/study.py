@@ -36,7 +36,7 @@ class Published:
         table: name of the file in `data/published`.
         cells: column of that table -> column of the rows; together they name a cell.
         where: column of the rows -> the values for which the two compare.
-        split: the split whose accuracy was published.
+        split: the split whose accuracy was published; "" where that is not told.
 
     Example:
         >>> table = Published("toy", {"rank": "rank"}, {"dataset": ("fashion_mnist",)})
@@ -47,7 +47,7 @@ class Published:
     table: str
     cells: Mapping[str, str]
     where: Mapping[str, Sequence]
-    split: str = "validation"
+    split: str = ""
 
     def compares(self, row: Mapping) -> bool:
         """Whether a row (or a run) of a compressed net may be laid beside this table."""
@@ -329,7 +329,7 @@ class Study:
         compressed = rows[rows["method"] != methods.ORIGINAL]
         first = (compressed if len(compressed) else rows).iloc[0]
         sizes = f"{first['train_size']:,} training, {first['test_size']:,} test {self.hooks.things(first)}"
-        epochs = f"{first['epochs']} epochs"
+        epochs = f"{max(rows['epochs'] if compressed.empty else compressed['epochs'])} epochs"
         if "dense_epochs" in first:
             epochs += f" from a dense net of {first['dense_epochs']}"
         if first.get("distillation", 0.0) > 0.0:

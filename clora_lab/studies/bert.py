@@ -59,8 +59,7 @@ class BERT(Hooks):
     def title(self, what):
         from clora_lab.lab.data import text
 
-        share = "" if what["fraction"] == 1.0 else f", {100 * what['fraction']:.3g}%"
-        return f"{NET[what['model']]} ({_start(what)}) on {text.TITLES[what['dataset']]}{share}"
+        return f"{NET[what['model']]} ({_start(what)}) on {text.TITLES[what['dataset']]}"
 
     def things(self, what):
         return f"texts of {what['sequence']} tokens"

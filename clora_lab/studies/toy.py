@@ -76,7 +76,11 @@ STUDY = Study(
     fixed=FIXED,
     apart=("dataset", "fraction", "variant"),
     ratios={"ratio_percent": "slides", "ratio_model_percent": "model"},
-    published=(Published("toy", {"rank": "rank"}, {"dataset": ("fashion_mnist",), "variant": ("slides",)}),),
+    published=(
+        Published(
+            "toy", {"rank": "rank"}, {"dataset": ("fashion_mnist",), "variant": ("slides",)}, "validation"
+        ),
+    ),
     small={
         "fashion_mnist": {"epochs": 12, "fraction": 0.1},
         "digits": {"epochs": 20},
