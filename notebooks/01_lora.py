@@ -64,6 +64,7 @@ import clora_lab as cl
 from clora_lab import rules
 from clora_lab.course import widgets
 from clora_lab.lab.data import datasets
+from clora_lab.lab.figures import marks
 from clora_lab.lab.nets import models
 from clora_lab.slides import diagrams
 
@@ -286,15 +287,15 @@ share = {
     f"{r.name} ({r.matrix_shape[0]} to {r.matrix_shape[1]})": r.parameters(1) * ranks / r.kernel_size
     for r in rules
 }
-marks = {f"break-even at {r.break_even_rank}": r.break_even_rank for r in rules}
-fig = notebook.lines(
+places = {f"break-even at {r.break_even_rank}": r.break_even_rank for r in rules}
+fig = marks.lines(
     pd.DataFrame(share, index=ranks),
     "A pair's parameters as a share of W's",
     "Rank r",
     "Share of W's parameters (%)",
     subtitle="The slides' toy net; nothing is saved above 100%",
     percent=True,
-    marks=marks,
+    marks=places,
     ylim=(0, 1.6),
     xlim=(0, 200),
 )
@@ -371,7 +372,7 @@ def trainable(model):
 nets = {"pretrained": net, "full fine-tuning": full, f"LoRA, rank {RANK}": lora, "last layer only": last}
 table = pd.DataFrame({name: accuracies(model) for name, model in nets.items()}).T
 notebook.show(
-    notebook.bars(
+    marks.bars(
         table,
         f"Fine-tuned on classes 5 to 9, {data.title.split(' (')[0]}",
         "Test accuracy (%)",
@@ -421,7 +422,7 @@ W1, update = to_numpy(layer.base.kernel).T, (down @ up).T
 parts = {"W, frozen": W1, f"s·B·A, rank {RANK}": update, "W + s·B·A": W1 + update}
 corner = {name: part[:64, :64] for name, part in parts.items()}
 notebook.show(
-    notebook.matrices(
+    marks.matrices(
         corner,
         "Weights of dense_1 after fine-tuning with LoRA",
         "The first 64 outputs (rows) by the first 64 inputs (columns)",
@@ -440,7 +441,7 @@ change = to_numpy(full.get_layer("dense_1").kernel).T - W1
 squares = {"full fine-tuning: ΔW": change, f"LoRA, rank {RANK}: s·B·A": update, "pretrained W": W1}
 energy = {name: np.linalg.svd(matrix, compute_uv=False) ** 2 for name, matrix in squares.items()}
 energy = pd.DataFrame({name: np.cumsum(e) / e.sum() for name, e in energy.items()}, index=range(1, 129))
-fig = notebook.lines(
+fig = marks.lines(
     energy,
     "Share of a matrix that its best rank-r part holds, dense_1",
     "Rank r",

@@ -66,7 +66,7 @@ from clora_lab import schedules
 from clora_lab.course import widgets, words
 from clora_lab.lab import training
 from clora_lab.lab.data import datasets
-from clora_lab.lab.figures import figures
+from clora_lab.lab.figures import figures, marks
 from clora_lab.lab.nets import models
 from clora_lab.slides import diagrams
 from clora_lab.studies import experiments
@@ -239,7 +239,7 @@ live[["decay", "d·W", "s·B·A", "val_accuracy", "val_compressed_accuracy", "va
 # %%
 title = data.title.split(" (")[0]
 notebook.show(
-    notebook.lines(
+    marks.lines(
         live[["d·W", "s·B·A"]],
         f"W fades, BA takes over: {title}, rank {RANK}",
         "Epoch",
@@ -256,7 +256,7 @@ names = {
     "val_compressed_accuracy": "compressed: BA alone",
 }
 notebook.show(
-    notebook.lines(
+    marks.lines(
         live[list(names)].rename(columns=names),
         f"Three views of one run: {title}, rank {RANK}",
         "Epoch",
@@ -370,7 +370,7 @@ accuracy = {
     for name, scale in settings.items()
 }
 scaling = pd.DataFrame(accuracy, index=decays)
-fig = notebook.lines(
+fig = marks.lines(
     scaling,
     f"A trained net, only scaled: {title}",
     "Decay factor d (log scale, falling to the right)",

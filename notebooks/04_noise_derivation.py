@@ -67,7 +67,7 @@ import clora_lab as cl
 from clora_lab import noise
 from clora_lab.course import derivation, widgets, words
 from clora_lab.lab.data import datasets
-from clora_lab.lab.figures import figures
+from clora_lab.lab.figures import figures, marks
 from clora_lab.lab.nets import models
 from clora_lab.slides import diagrams
 from clora_lab.studies import experiments
@@ -456,7 +456,7 @@ assert (
 _, spread = noise.moments(law["decay"], law["mean"], law["std"])
 parts = {"the law": spread**2 * x @ x.T} | {name: np.cov(values) for name, values in drawn.items()}
 notebook.show(
-    notebook.matrices(
+    marks.matrices(
         parts, "Covariance of x·n between the images of a batch", f"{data.title}, d = {law['decay']}"
     )
 )

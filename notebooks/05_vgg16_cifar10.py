@@ -73,7 +73,7 @@ from clora_lab import factorize, rules
 from clora_lab.course import convolution, words
 from clora_lab.lab import names, paths, results, runner, training
 from clora_lab.lab.data import cifar
-from clora_lab.lab.figures import conv_figures
+from clora_lab.lab.figures import conv_figures, marks
 from clora_lab.lab.nets import models
 from clora_lab.slides import diagrams, published, shapes, slide_plots
 from clora_lab.studies import vgg16
@@ -390,7 +390,7 @@ frame = curves.groupby(["epoch", "method"])["val_compressed_accuracy"].mean().un
 frame = frame[[method for method in names.METHODS if method in frame]]
 frame.columns = [names.method_label(method) for method in frame.columns]
 notebook.show(
-    notebook.lines(
+    marks.lines(
         frame,
         f"The compressed path alone, rank {curves['rank'].min()}, loralib's factors",
         "Epoch",

@@ -75,7 +75,7 @@ from clora_lab import rules
 from clora_lab.course import attention, widgets, words
 from clora_lab.lab import names, paths, results, runner, training
 from clora_lab.lab.data import text
-from clora_lab.lab.figures import text_figures
+from clora_lab.lab.figures import marks, text_figures
 from clora_lab.lab.nets import bert_models
 from clora_lab.slides import published, shapes
 from clora_lab.studies import bert
@@ -207,7 +207,7 @@ print(table.to_string())
 
 # %%
 notebook.show(
-    notebook.bars(
+    marks.bars(
         pd.DataFrame(counted).T,
         "What remains of BERT-Tiny: three ways to count",
         "Parameters that remain (%)",
@@ -381,7 +381,7 @@ lowest = runs["rank"].min()
 frame = runs[runs["rank"] == lowest].groupby(["epoch", "method"])["val_compressed_accuracy"].mean().unstack()
 frame = frame[[method for method in names.METHODS if method in frame]].rename(columns=names.method_label)
 notebook.show(
-    notebook.lines(
+    marks.lines(
         frame,
         f"The compressed path alone: {names.model_label(MODEL)}, rank {lowest}",
         "Epoch",
@@ -407,7 +407,7 @@ shown = {
     names.method_label("scratch"): "Low-rank\nfrom scratch",
 }
 notebook.show(
-    notebook.bars(
+    marks.bars(
         sizes[sizes.index.isin(shown)].rename(index=shown),
         f"Trained and remaining: {names.model_label(MODEL)}, rank {lowest}",
         "Parameters (% of dense)",

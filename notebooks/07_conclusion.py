@@ -63,6 +63,7 @@ import scipy.stats
 
 from clora_lab.course import words
 from clora_lab.lab import names, paths, results, runner, stats
+from clora_lab.lab.figures import marks
 from clora_lab.slides import audit, conclusion, conclusion_figures, published, slide_figures
 from clora_lab.studies import experiments
 
@@ -240,7 +241,7 @@ print(counts.to_string())
 # %%
 curve = conclusion.published_counts(range(2, 16), METHOD)
 labels = {"higher": f"{NAME} higher", "higher_holm": "higher, after Holm", "lower": f"{NAME} lower"}
-fig = notebook.lines(
+fig = marks.lines(
     curve[list(labels)].rename(columns=labels),
     "Published comparisons with p < 0.05, if each mean were of n runs",
     "n, the number of runs, which the slides do not tell",

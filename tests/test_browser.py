@@ -16,6 +16,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+import jupytext
 import nbformat
 import pytest
 
@@ -31,6 +32,8 @@ ROOT = Path(__file__).resolve().parents[1]
 SCREENSHOTS = ROOT / "out" / "browser"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 CHROMEDRIVER = shutil.which("chromedriver")
+COURSE = ROOT / "notebooks" / "02_weight_decay_scheduling.py"
+KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 SECONDS = 240  # for one step of a test; the machine may be busy
 RUN_SECONDS = 300  # for all the cells of a notebook
 
@@ -77,17 +80,13 @@ def free_port():
 
 
 def write_notebooks(folder):
-    """The notebooks to open: the course's own without its outputs, and one with every widget."""
-    course = ROOT / "notebooks" / "02_weight_decay_scheduling.ipynb"
-    if course.is_file():
-        notebook = nbformat.read(course, as_version=4)
-        for cell in notebook.cells:
-            if cell.cell_type == "code":  # what is shown later was computed here
-                cell.outputs, cell.execution_count = [], None
-        nbformat.write(notebook, folder / course.name)
+    """The notebooks to open: one of the course, not yet executed, and one with every widget."""
+    notebook = jupytext.read(COURSE)
+    notebook.metadata["kernelspec"] = KERNEL
+    nbformat.write(notebook, folder / COURSE.with_suffix(".ipynb").name)
     cells = [nbformat.v4.new_code_cell(source) for source in CELLS]
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), folder / "all.ipynb")
+    metadata = {"kernelspec": KERNEL}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), folder / "all.ipynb")
 
 
 def write_setting(home, plugin, text):
@@ -296,8 +295,6 @@ def try_schedule_explorer(reader):
 
 
 def test_course_notebook(reader):
-    if not (ROOT / "notebooks" / "02_weight_decay_scheduling.ipynb").is_file():
-        pytest.skip("notebooks/02_weight_decay_scheduling.ipynb is not there yet")
     notebook = reader("02_weight_decay_scheduling.ipynb")
     notebook.run_all()
     try_schedule_explorer(notebook)

@@ -4,14 +4,14 @@ import base64
 import re
 
 import IPython.display
-import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
 from clora_lab.course import notebook, words
 from clora_lab.lab.data import datasets, text
-from clora_lab.lab.figures import figures
+from clora_lab.lab.figures import style
+from clora_lab.lab.figures.decay import decay_curve
 from clora_lab.lab.nets import bert_models
 from clora_lab.lab.results import HISTORY_COLUMNS, RESULT_COLUMNS, ResultsStore
 from clora_lab.studies import bert, experiments, vgg16
@@ -242,13 +242,13 @@ def shown(monkeypatch):
 
 
 def test_show_is_a_picture_with_its_description(shown):
-    fig = figures.decay_curve(lambda step: 1 - step / 10, total_steps=10)
+    fig = decay_curve(lambda step: 1 - step / 10, total_steps=10)
     assert notebook.show(fig) is None, "nothing to be printed below the picture"
     ((data, settings),) = shown
     assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG")
-    assert data["text/plain"] == figures.alt_text(fig)
+    assert data["text/plain"] == style.alt_text(fig)
     assert settings["raw"]
-    described = {"alt": figures.alt_text(fig), "width": notebook.SHOWN_WIDTH}
+    described = {"alt": style.alt_text(fig), "width": notebook.SHOWN_WIDTH}
     assert settings["metadata"] == {"image/png": described}
 
 
@@ -261,71 +261,3 @@ def test_show_refuses_a_figure_without_a_description(shown):
 def test_say_is_markdown(shown):
     notebook.say("*a*")
     assert isinstance(shown[0][0], IPython.display.Markdown) and shown[0][0].data == "*a*"
-
-
-FRAME = pd.DataFrame({"a": [0.1, 0.2, 0.4], "b": [0.3, np.nan, 0.25]}, index=[1, 2, 10])
-
-
-def test_lines_draw_what_is_there():
-    fig = notebook.lines(FRAME, "Title", "x", "y (%)", percent=True, marks={"here": 3}, ylim=(0, 1))
-    (ax,) = fig.axes
-    first, second, mark = ax.lines
-    np.testing.assert_array_equal(first.get_xydata(), [[1, 0.1], [2, 0.2], [10, 0.4]])
-    np.testing.assert_array_equal(second.get_xydata(), [[1, 0.3], [10, 0.25]])
-    assert mark.get_xdata()[0] == 3
-    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_ylim()) == ("x", "y (%)", (0, 1))
-    assert (
-        fig.alt_text == "Title: y (%) against x from 1 to 10; a from 10.0% to 40.0%; b from 30.0% to 25.0%."
-    )
-
-
-def test_marks_stay_inside_the_axes():
-    fig = notebook.lines(FRAME, "T", "x", "y", marks={"a long name at the left": 1, "and at the right": 10})
-    (ax,) = fig.axes
-    box = ax.get_window_extent()
-    for label in ax.texts:
-        extent = label.get_window_extent()
-        assert box.x0 - 10 <= extent.x0 and extent.x1 <= box.x1 + 10
-
-
-@pytest.mark.parametrize(
-    "names", [("a", "b"), ("a rather long name of a curve, the first", "and the second, too")]
-)
-def test_legend_fits_the_figure(names):
-    fig = notebook.lines(FRAME.set_axis(list(names), axis=1), "T", "x", "y")
-    legend = fig.legends[0].get_window_extent()
-    assert legend.x0 >= 0 and legend.x1 <= fig.bbox.x1
-    assert [text.get_text() for text in fig.legends[0].get_texts()] == list(names)
-
-
-def test_bars_draw_and_say_every_value():
-    frame = FRAME[["a"]].assign(c=[0.5, 0.6, 0.7]).set_axis(["p", "q", "r"])
-    fig = notebook.bars(frame, "Title", "y (%)", percent=True)
-    (ax,) = fig.axes
-    assert [bar.get_height() for bar in ax.patches] == [0.1, 0.2, 0.4, 0.5, 0.6, 0.7]
-    assert [label.get_text() for label in ax.get_xticklabels()] == ["p", "q", "r"]
-    assert "q: a 20.0%, c 60.0%" in fig.alt_text
-
-
-def test_matrices_share_one_scale():
-    fig = notebook.matrices({"I": np.eye(4), "-2 I": -2 * np.eye(4)}, "Title")
-    images = [ax.images[0] for ax in fig.axes[:2]]
-    np.testing.assert_array_equal(images[1].get_array(), -2 * np.eye(4))
-    assert images[0].get_clim() == images[1].get_clim()
-    assert images[0].get_clim()[0] == -images[0].get_clim()[1]
-    assert "I (4 × 4" in fig.alt_text
-
-
-@pytest.mark.parametrize(
-    "call, message",
-    [
-        (lambda: notebook.lines(FRAME[[]], "T", "x", "y"), "`frame` must have rows"),
-        (lambda: notebook.lines(FRAME.iloc[:0], "T", "x", "y"), "`frame` must have rows"),
-        (lambda: notebook.bars(pd.DataFrame(np.ones((2, 8))), "T", "y"), "one to seven columns"),
-        (lambda: notebook.matrices({"v": np.ones(3)}, "T"), r"shapes: \[\(3,\)\]"),
-        (lambda: notebook.matrices({}, "T"), "one to four matrices"),
-    ],
-)
-def test_impossible_pictures_are_refused(call, message):
-    with pytest.raises(ValueError, match=message):
-        call()

@@ -38,6 +38,8 @@ CELLS = pd.DataFrame({"gate": [0, 0, 1, 1], "spread": [1, 2, 1, 2], "accuracy": 
 ARRAYS = {"W": np.diag([1.0, -2.0]), "2 W": 2 * np.diag([1.0, -2.0])}
 LINES = [{"cells": ["16", "82.10"], "bold": [1]}, {"cells": ["32", "83.20"]}]
 
+FRAME = pd.DataFrame({"a": [0.1, 0.2, 0.4], "b": [0.3, np.nan, 0.25]}, index=[1, 2, 10])
+
 FIGURES = {
     "lines": lambda: marks.lines(CURVES, "Decay", "Step", "d", "below", marks={"here": 15.0}),
     "bars": lambda: marks.bars(CURVES.dropna(), "Parts", "Share (%)", percent=True),
@@ -127,6 +129,9 @@ def test_points_stand_side_by_side_and_the_untrained_cut_at_the_edge():
     assert star.containers[-1].get_label() == "Dense"
     marks.rank_axis(ax, NETS["left"].iloc[1:], NETS["rank"].iloc[1:])
     assert [label.get_text() for label in ax.get_xticklabels()] == ["10.0\nrank 16", "20.0\nrank 32"]
+    losses = axes()
+    marks.draw_points(losses, NETS.assign(mean=1 - NETS["mean"]), "left")
+    assert [text.get_text() for text in losses.texts] == ["▲\n0.70"] and losses.get_ylim()[1] < 0.7
 
 
 def test_differences_far_off_stand_at_the_edge():
@@ -146,15 +151,67 @@ def test_heat_frames_the_cells_that_are_there(gallery):
     assert right.get_ylabel() == "" and left.get_ylabel() == "Gate"
 
 
+def test_lines_draw_what_is_there():
+    fig = marks.lines(FRAME, "Title", "x", "y (%)", percent=True, marks={"here": 3}, ylim=(0, 1))
+    (ax,) = fig.axes
+    first, second, mark = ax.lines
+    np.testing.assert_array_equal(first.get_xydata(), [[1, 0.1], [2, 0.2], [10, 0.4]])
+    np.testing.assert_array_equal(second.get_xydata(), [[1, 0.3], [10, 0.25]])
+    assert mark.get_xdata()[0] == 3
+    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_ylim()) == ("x", "y (%)", (0, 1))
+    assert (
+        fig.alt_text == "Title: y (%) against x from 1 to 10; a from 10.0% to 40.0%; b from 30.0% to 25.0%."
+    )
+
+
+def test_marks_stay_inside_the_axes():
+    fig = marks.lines(FRAME, "T", "x", "y", marks={"a long name at the left": 1, "and at the right": 10})
+    (ax,) = fig.axes
+    box = ax.get_window_extent()
+    for label in ax.texts:
+        extent = label.get_window_extent()
+        assert box.x0 - 10 <= extent.x0 and extent.x1 <= box.x1 + 10
+
+
+@pytest.mark.parametrize(
+    "names", [("a", "b"), ("a rather long name of a curve, the first", "and the second, too")]
+)
+def test_legend_fits_the_figure(names):
+    fig = marks.lines(FRAME.set_axis(list(names), axis=1), "T", "x", "y")
+    legend = fig.legends[0].get_window_extent()
+    assert legend.x0 >= 0 and legend.x1 <= fig.bbox.x1
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == list(names)
+
+
+def test_bars_draw_and_say_every_value():
+    frame = FRAME[["a"]].assign(c=[0.5, 0.6, 0.7]).set_axis(["p", "q", "r"])
+    fig = marks.bars(frame, "Title", "y (%)", percent=True)
+    (ax,) = fig.axes
+    assert [bar.get_height() for bar in ax.patches] == [0.1, 0.2, 0.4, 0.5, 0.6, 0.7]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["p", "q", "r"]
+    assert "q: a 20.0%, c 60.0%" in fig.alt_text
+
+
+def test_matrices_share_one_scale():
+    fig = marks.matrices({"I": np.eye(4), "-2 I": -2 * np.eye(4)}, "Title")
+    images = [ax.images[0] for ax in fig.axes[:2]]
+    np.testing.assert_array_equal(images[1].get_array(), -2 * np.eye(4))
+    assert images[0].get_clim() == images[1].get_clim()
+    assert images[0].get_clim()[0] == -images[0].get_clim()[1]
+    assert "I (4 × 4" in fig.alt_text
+
+
 @pytest.mark.parametrize(
     ("draw", "message"),
     [
         (lambda: marks.lines(pd.DataFrame(np.ones((2, 8))), "t", "x", "y"), "one to seven columns"),
+        (lambda: marks.lines(FRAME[[]], "t", "x", "y"), "`frame` must have rows"),
         (lambda: marks.bars(pd.DataFrame(), "t", "y"), "one to seven columns"),
         (lambda: marks.points(NETS, "right", "t", "x", "y"), r"columns \['right'\]"),
         (lambda: marks.differences(TESTS.iloc[:0], "t", "x"), "at least one row"),
         (lambda: marks.heat({}, "x", "y", "v", "t", "x", "y"), "at least one map"),
-        (lambda: marks.matrices({"a": np.ones(3)}, "t"), "one to four matrices"),
+        (lambda: marks.matrices({"a": np.ones(3)}, "t"), r"one to four matrices.*\[\(3,\)\]"),
+        (lambda: marks.matrices({}, "t"), "one to four matrices"),
         (lambda: marks.table(["a"], [], "t"), "at least one line"),
         (lambda: marks.table(["a", "b"], [{"cells": ["1", "2", "3"]}], "t"), "at most 2 cells"),
     ],

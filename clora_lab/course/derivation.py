@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from clora_lab import _checks, noise
-from clora_lab.lab.figures import figures
+from clora_lab.lab.figures import style
+from clora_lab.lab.names import dataset_label
 
 # Points of a quantile plot: enough for the tails, small enough for a notebook.
 QUANTILES = 401
@@ -374,7 +375,7 @@ def _compiled(function):
     return function
 
 
-@figures.styled
+@style.styled
 def correlation_plot(weights: np.ndarray, correlations: Sequence[float], rng: np.random.Generator) -> Figure:
     """Var(d W + n) / s^2 against d, if n correlates with W: the algebra as lines, a simulation as points.
 
@@ -389,18 +390,18 @@ def correlation_plot(weights: np.ndarray, correlations: Sequence[float], rng: np
     Example:
         >>> fig = correlation_plot(np.arange(9.0), [0.0, 0.5], np.random.default_rng(0))
     """
-    fig = figures.new_figure(3.4)
+    fig = style.new_figure(3.4)
     ax = fig.subplots()
     fine, coarse = np.linspace(0, 1, 201), np.linspace(0, 1, 11)
-    styles = figures.cycle(len(correlations))
-    for correlation, style in zip(correlations, styles, strict=True):
-        line, points = {**style, "marker": ""}, {**style, "linestyle": ""}
+    looks = style.cycle(len(correlations))
+    for correlation, look in zip(correlations, looks, strict=True):
+        line, points = {**look, "marker": ""}, {**look, "linestyle": ""}
         ax.plot(fine, variance_factor(fine, correlation), label=f"ρ = {correlation:g}, algebra", **line)
         drawn = [np.var(d * weights + draw_noise(weights, d, rng, correlation)) for d in coarse]
         ax.plot(coarse, np.array(drawn) / np.var(weights), label=f"ρ = {correlation:g}, simulated", **points)
     ax.set(xlabel="Decay d", ylabel="Var(d·W + n), in units of σ²", ylim=(0, None))
-    figures.shared_legend(fig, [ax], ncols=len(correlations))
-    figures.set_title(fig, "If noise is not independent of W", f"{len(weights):,} weights")
+    style.shared_legend(fig, [ax], ncols=len(correlations))
+    style.set_title(fig, "If noise is not independent of W", f"{len(weights):,} weights")
     ends = [f"{1 + correlation:g} for ρ = {correlation:g}" for correlation in correlations]
     fig.alt_text = (
         "Variance of d·W + n in units of that of W against d, algebra and simulation: 1 at both ends, "
@@ -409,7 +410,7 @@ def correlation_plot(weights: np.ndarray, correlations: Sequence[float], rng: np
     return fig
 
 
-@figures.styled
+@style.styled
 def quantile_plot(samples: Mapping[str, np.ndarray], dataset: str | None = None) -> Figure:
     """Normal quantile plot (QQ plot): standardised samples against the normal law; a straight line is normal.
 
@@ -426,22 +427,22 @@ def quantile_plot(samples: Mapping[str, np.ndarray], dataset: str | None = None)
     if not samples:
         raise ValueError("`samples` must hold at least one sample. Received: an empty mapping.")
     found = {name: describe(values) for name, values in samples.items()}
-    fig = figures.new_figure(4.3)
+    fig = style.new_figure(4.3)
     ax = fig.subplots()
     normal = stats.norm.ppf((np.arange(QUANTILES) + 0.5) / QUANTILES)
     tails = stats.norm.ppf([1e-4, 1e-3])
     points = np.concatenate([tails, normal, -tails[::-1]])
-    for (name, values), style in zip(samples.items(), figures.cycle(len(samples)), strict=True):
+    for (name, values), look in zip(samples.items(), style.cycle(len(samples)), strict=True):
         values = (np.ravel(values) - found[name]["mean"]) / found[name]["std"]
         drawn = np.quantile(values, stats.norm.cdf(points))
-        ax.plot(points, drawn, label=name, markevery=len(points) // 9, **style)
+        ax.plot(points, drawn, label=name, markevery=len(points) // 9, **look)
     ends = points[[0, -1]]
-    ax.plot(ends, ends, color=figures.INK, linewidth=1, label="a normal law", zorder=0)
+    ax.plot(ends, ends, color=style.INK, linewidth=1, label="a normal law", zorder=0)
     ax.set(xlabel="Quantile of N(0, 1), in units of σ", ylabel="Quantile of the sample, in units of σ")
-    figures.shared_legend(fig, [ax], ncols=2)
-    name = figures.dataset_label(dataset) if dataset else ""
+    style.shared_legend(fig, [ax], ncols=2)
+    name = dataset_label(dataset) if dataset else ""
     title = "Normal quantile plot" + (f", {name}" if name else "")
-    figures.set_title(fig, title, "straight: normal; steeper ends: long tails; flatter ends: short tails")
+    style.set_title(fig, title, "straight: normal; steeper ends: long tails; flatter ends: short tails")
     text = ", ".join(f"{k} {v['excess_kurtosis']:.2f}" for k, v in found.items())
     fig.alt_text = f"{title} of {len(samples)} samples; excess kurtosis (0 for a normal law): {text}."
     return fig

@@ -10,15 +10,13 @@ import base64
 import logging
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFormatter
 from PIL import Image
 from tqdm.keras import TqdmCallback
 
@@ -26,7 +24,7 @@ from clora_lab import _checks
 from clora_lab.course import words
 from clora_lab.lab import runner
 from clora_lab.lab.data import cifar, datasets, text
-from clora_lab.lab.figures import figures
+from clora_lab.lab.figures import style
 from clora_lab.lab.nets import bert_models
 from clora_lab.lab.paths import data_dir
 from clora_lab.lab.results import ResultsStore
@@ -238,13 +236,13 @@ def show(fig: Figure) -> None:
         ValueError: the figure carries no description.
 
     Example:
-        >>> show(figures.decay_curve(schedule, total_steps=100))  # doctest: +SKIP
+        >>> show(decay.decay_curve(schedule, total_steps=100))  # doctest: +SKIP
     """
     png = BytesIO()
-    text = figures.alt_text(fig)
+    text = style.alt_text(fig)
     fig.savefig(png, format="png", dpi=SHOWN_DPI)
     png = _with_palette(png)
-    width = round(SHOWN_WIDTH * fig.get_figwidth() / figures.WIDTH)
+    width = round(SHOWN_WIDTH * fig.get_figwidth() / style.WIDTH)
     picture = {"image/png": base64.b64encode(png.getvalue()).decode(), "text/plain": text}
     display(picture, metadata={"image/png": {"alt": text, "width": width}}, raw=True)
 
@@ -262,167 +260,3 @@ def _with_palette(png: BytesIO) -> BytesIO:
 def say(text: str) -> None:
     """Display Markdown, for instance a line by `words.provenance`."""
     display(Markdown(text))
-
-
-@figures.styled
-def lines(
-    frame: pd.DataFrame,
-    title: str,
-    xlabel: str,
-    ylabel: str,
-    subtitle: str = "",
-    percent: bool = False,
-    marks: Mapping[str, float] | None = None,
-    **axes,
-) -> Figure:
-    """A figure of curves, one a column of `frame`, over its index.
-
-    Args:
-        frame: numbers, at most seven columns; the index is the horizontal axis.
-        title, subtitle, xlabel, ylabel: texts, the labels with units.
-        percent: the numbers are fractions, and the axis prints percent.
-        marks: name -> place of a vertical line on the horizontal axis.
-        **axes: properties of the axes, for instance ``ylim=(0, 1)`` or ``yscale="log"``.
-
-    Raises:
-        ValueError: `frame` has no numbers or too many columns.
-
-    Example:
-        >>> fig = lines(pd.DataFrame({"d": [1.0, 0.5, 0.0]}), "Decay", "Step", "d")
-    """
-    styles = _styles(frame)
-    fig = figures.new_figure(3.4)
-    ax = fig.subplots()
-    for (name, column), style in zip(frame.items(), styles, strict=True):
-        column = column.dropna()
-        ax.plot(column.index, column, label=name, markevery=max(1, len(column) // 8), **style)
-    _finish(fig, ax, frame, title, subtitle, percent, xlabel=xlabel, ylabel=ylabel, **axes)
-    if ax.get_xscale() == "log":
-        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        ax.xaxis.set_minor_locator(NullLocator())
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    for name, place in (marks or {}).items():
-        _mark(ax, name, place)
-    columns = [(name, column.dropna()) for name, column in frame.items()]
-    ends = [
-        f"{name} from {_number(c.iloc[0], percent)} to {_number(c.iloc[-1], percent)}" for name, c in columns
-    ]
-    first, last = _number(frame.index[0]), _number(frame.index[-1])
-    fig.alt_text = f"{title}: {ylabel} against {xlabel} from {first} to {last}; {'; '.join(ends)}."
-    return fig
-
-
-def _mark(ax, name: str, place: float) -> None:
-    """A vertical line with its name on the side that has more room."""
-    ax.axvline(place, color=figures.FAINT, linewidth=1.2, linestyle=(0, (2, 2)))
-    left = ax.transAxes.inverted().transform(ax.transData.transform((place, 0)))[0] > 0.5
-    where = {"xytext": (-4 if left else 4, 4), "ha": "right" if left else "left"}
-    paper = {"facecolor": "white", "edgecolor": "none", "pad": 1}
-    look = {"textcoords": "offset points", "color": figures.FAINT, "bbox": paper}
-    ax.annotate(name, (place, 0), xycoords=("data", "axes fraction"), **where, **look)
-
-
-@figures.styled
-def bars(
-    frame: pd.DataFrame,
-    title: str,
-    ylabel: str,
-    subtitle: str = "",
-    percent: bool = False,
-    **axes,
-) -> Figure:
-    """A figure of grouped bars: a group for each row of `frame`, a bar for each column.
-
-    Args:
-        frame: numbers, at most seven columns; the index names the groups.
-        title, subtitle, ylabel: texts.
-        percent: the numbers are fractions, and the axis prints percent.
-        **axes: properties of the axes.
-
-    Raises:
-        ValueError: `frame` has no numbers or too many columns.
-
-    Example:
-        >>> fig = bars(pd.DataFrame({"accuracy": [0.9, 0.8]}, index=["LoRA", "full"]), "A", "B")
-    """
-    styles = _styles(frame)
-    fig = figures.new_figure(3.4)
-    ax = fig.subplots()
-    width = 0.8 / frame.shape[1]
-    places = np.arange(len(frame))
-    for index, ((name, column), style) in enumerate(zip(frame.items(), styles, strict=True)):
-        hatch = ("", "//", "..", "xx", "\\\\", "++", "oo")[index]
-        offset = (index - (frame.shape[1] - 1) / 2) * width
-        drawn = ax.bar(
-            places + offset, column, 0.94 * width, label=name, color=style["color"], alpha=0.75,
-            hatch=hatch, edgecolor="white",
-        )  # fmt: skip
-        written = [f"{100 * value:.1f}" if percent else _number(value) for value in column]
-        ax.bar_label(drawn, written, padding=2, fontsize=9)
-    ax.set_xticks(places, [str(name) for name in frame.index])
-    ax.grid(axis="x", visible=False)
-    ax.margins(y=0.12)
-    _finish(fig, ax, frame, title, subtitle, percent, ylabel=ylabel, **axes)
-    values = [
-        f"{group}: " + ", ".join(f"{name} {_number(value, percent)}" for name, value in row.items())
-        for group, row in frame.iterrows()
-    ]
-    fig.alt_text = f"{title}, {ylabel}: {'; '.join(values)}."
-    return fig
-
-
-@figures.styled
-def matrices(parts: Mapping[str, np.ndarray], title: str, subtitle: str = "") -> Figure:
-    """Matrices side by side as images on one colour scale, from blue (negative) to red.
-
-    Args:
-        parts: name -> matrix; at most four.
-        title, subtitle: texts.
-
-    Raises:
-        ValueError: a part is not a matrix, or there are none or more than four.
-
-    Example:
-        >>> fig = matrices({"W": np.eye(3), "2 W": 2 * np.eye(3)}, "A matrix and its double")
-    """
-    arrays = {name: np.asarray(part, dtype="float64") for name, part in parts.items()}
-    if not 1 <= len(arrays) <= 4 or any(array.ndim != 2 for array in arrays.values()):
-        raise ValueError(
-            "`parts` must hold one to four matrices. Received shapes: "
-            f"{[array.shape for array in arrays.values()]}."
-        )
-    limit = max(np.quantile(np.abs(array), 0.995) for array in arrays.values()) or 1.0
-    fig = figures.new_figure(2.6)
-    axes = fig.subplots(1, len(arrays), squeeze=False)[0]
-    for ax, (name, array) in zip(axes, arrays.items(), strict=True):
-        look = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit, "aspect": "auto"}
-        image = ax.imshow(array, interpolation="nearest", **look)
-        ax.set_title(f"{name}\n{array.shape[0]} × {array.shape[1]}")
-        ax.set(xticks=[], yticks=[])
-    fig.colorbar(image, ax=axes, label="Value of an entry", shrink=0.9)
-    figures.set_title(fig, title, subtitle)
-    sizes = [f"{n} ({a.shape[0]} × {a.shape[1]}, sd {a.std():.3g})" for n, a in arrays.items()]
-    fig.alt_text = f"{title}: the entries of {', '.join(sizes)} as coloured images."
-    return fig
-
-
-def _styles(frame: pd.DataFrame) -> list[dict]:
-    if frame.empty or not 1 <= frame.shape[1] <= 7:
-        raise ValueError(
-            f"`frame` must have rows and one to seven columns of numbers. Received shape: {frame.shape}."
-        )
-    return figures.cycle(frame.shape[1])
-
-
-def _finish(fig, ax, frame, title, subtitle, percent, **axes) -> None:
-    ax.set(**axes)
-    if percent:
-        ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
-    if frame.shape[1] > 1:
-        letters = 10 + max(len(str(name)) for name in frame.columns)  # of an entry with its line
-        figures.shared_legend(fig, [ax], ncols=max(1, min(frame.shape[1], 90 // letters)))
-    figures.set_title(fig, title, subtitle)
-
-
-def _number(value, percent: bool = False) -> str:
-    return f"{100 * value:.1f}%" if percent else f"{value:,.4g}"

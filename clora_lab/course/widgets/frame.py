@@ -17,11 +17,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from clora_lab import _checks
-from clora_lab.lab.figures import figure_base
+from clora_lab.lab.figures import style
 
 DPI = 100
 # Titles at a given height: finding a free one takes a third of the time of a picture.
-STYLE = {**figure_base.STYLE, "axes.titley": 1.0}
+STYLE = {**style.STYLE, "axes.titley": 1.0}
 PICTURE_WIDTH = "660px"
 LABEL_WIDTH, CONTROL_WIDTH = "9.5em", "28em"
 CSS = """<style>
@@ -140,9 +140,9 @@ def _short_lived():
 # --- pictures -----------------------------------------------------------------------------------
 
 
-def empty_figure(height: float) -> figure_base.LabFigure:
+def empty_figure(height: float) -> style.LabFigure:
     """A figure of the lab's width whose margins are the view's: constrained layout would draw twice."""
-    fig = figure_base.new_figure(height)
+    fig = style.new_figure(height)
     fig.set_layout_engine("none")
     fig.set_dpi(DPI)
     return fig
@@ -170,11 +170,7 @@ def write_title(fig: Figure, title: str) -> None:
 
 def draw_legend(fig: Figure, axes: Sequence[Axes], ncols: int) -> None:
     """One legend of all the axes' lines below the picture."""
-    handles = {}
-    for ax in axes:
-        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
-            handles.setdefault(label, handle)
-    fig.legend(list(handles.values()), list(handles), loc="lower center", ncols=ncols, handlelength=2.6)
+    style.shared_legend(fig, axes, ncols, loc="lower center", handlelength=2.6)
 
 
 # --- parts of a widget --------------------------------------------------------------------------
@@ -240,16 +236,6 @@ def html_alt(text: str) -> str:
 def html_table(frame: pd.DataFrame) -> str:
     """A frame of texts as an HTML table."""
     return frame.to_html(index=False, border=0, na_rep="–")
-
-
-def percent(value: float) -> str:
-    """A fraction in percent, to a tenth.
-
-    Example:
-        >>> percent(0.1234)
-        '12.3%'
-    """
-    return f"{100 * value:.1f}%"
 
 
 def finite(argument: str, value, what: str = "a number") -> float:

@@ -15,7 +15,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator
 
 import clora_lab as cl
 from clora_lab import _checks, graph, methods, rules, schedules
@@ -33,22 +33,19 @@ from clora_lab.course.widgets.frame import (
     make_control,
     make_image,
     make_row,
-    percent,
     png,
     write_title,
 )
 from clora_lab.course.widgets.schedule import schedule_table
 from clora_lab.lab import training
-from clora_lab.lab.figures import figures
-from clora_lab.lab.figures.figure_base import BLUE, GREY, INK, ORANGE, RED
-from clora_lab.lab.names import dataset_label, method_label
+from clora_lab.lab.figures import style
+from clora_lab.lab.figures.style import GREY, INK, ORANGE
+from clora_lab.lab.figures.training import VIEWS
+from clora_lab.lab.frames import MissingResults, per_cent, remedy
+from clora_lab.lab.names import dataset_label
 from clora_lab.targets import choose
 
 REDRAW_SECONDS = 0.3
-TRAINING_LINES = (  # label, column of the history, look
-    (figures.TRAINED, "val_{}", {"color": BLUE, "marker": "o"}),
-    (figures.COMPRESSED, "val_compressed_{}", {"color": RED, "marker": "s", "linestyle": "--"}),
-)
 
 
 class TrainingPicture:
@@ -74,14 +71,14 @@ class TrainingPicture:
             )
             self.axes = dict(zip(("accuracy", "loss"), grid[0], strict=True))
             self.lines = {
-                column.format(metric): ax.plot([], [], label=label, markersize=3.5, **style)[0]
+                prefix + metric: ax.plot([], [], label=label, markersize=3.5, **look)[0]
                 for metric, ax in self.axes.items()
-                for label, column, style in TRAINING_LINES
+                for label, prefix, look in VIEWS[1:]
             }
-            style = {"color": INK, "linestyle": ":", "linewidth": 1.4, "label": "Validation, original"}
-            self.dense = {metric: ax.plot([], [], **style)[0] for metric, ax in self.axes.items()}
+            look = {"color": INK, "linestyle": ":", "linewidth": 1.4, "label": "Validation, original"}
+            self.dense = {metric: ax.plot([], [], **look)[0] for metric, ax in self.axes.items()}
             self.axes["accuracy"].set(ylim=(0, 1.02), ylabel="Accuracy (%)")
-            self.axes["accuracy"].yaxis.set_major_formatter(PercentFormatter(1, symbol=""))
+            style.percent_axis(self.axes["accuracy"].yaxis)
             self.axes["loss"].set(ylim=(0, 1), ylabel="Loss (nats)")
             for ax, column, label in zip(grid[1], ("decay", "noise"), ("d", "noise (σ)"), strict=True):
                 look = {"color": GREY if column == "decay" else ORANGE, "linewidth": 2}
@@ -118,8 +115,8 @@ def _training_text(history: pd.DataFrame) -> str:
     last = history.iloc[-1]
     return (
         f"at epoch {last['epoch']:.3g}, d = {last['decay']:.3f}, the validation accuracy is "
-        f"{percent(last['val_accuracy'])} for what trains (d·W + BA) and "
-        f"{percent(last['val_compressed_accuracy'])} for BA alone."
+        f"{per_cent(last['val_accuracy'])} for what trains (d·W + BA) and "
+        f"{per_cent(last['val_compressed_accuracy'])} for BA alone."
     )
 
 
@@ -188,7 +185,7 @@ class LiveTraining(ipywidgets.VBox):
         if rank is None:
             rank = min(16, *(rule.break_even_rank // 2 for rule in self._rules))
         whole = {"min": 0, "continuous_update": True}
-        choices = [(method_label(name), name) for name in methods.names("slides")]
+        choices = [(methods.label(name), name) for name in methods.names("slides")]
         kinds = [kind for kind in schedules.SCHEDULES if kind != "constant"]
         return {
             "method": dropdown("method", method, choices),
@@ -277,7 +274,7 @@ class LiveTraining(ipywidgets.VBox):
         try:
             small = self.finalize(force=True)
             accuracy = training.evaluate(small, self.x_val, self.y_val)["accuracy"]
-            self._tell(f"{self._size()} Its validation accuracy is {percent(accuracy)}.")
+            self._tell(f"{self._size()} Its validation accuracy is {per_cent(accuracy)}.")
         except Exception as error:  # shown in place; a callback's exception would vanish in a log
             self.error, self.message.value = error, html_error(error)
 
@@ -316,7 +313,7 @@ class LiveTraining(ipywidgets.VBox):
         return True
 
     def title(self, values) -> str:
-        return f"Live: {method_label(values['method'])}, rank {values['rank']}"
+        return f"Live: {methods.label(values['method'])}, rank {values['rank']}"
 
     def _run(self, values):
         """The thread: everything that goes wrong in it ends in the message."""
@@ -403,7 +400,7 @@ class LiveTraining(ipywidgets.VBox):
 
     def _size(self) -> str:
         ratio = cl.ratio(self.original, self.small, "model")
-        return f".small is a stock Keras net with {percent(ratio)} of the original's parameters."
+        return f".small is a stock Keras net with {per_cent(ratio)} of the original's parameters."
 
 
 def _training_data(data) -> tuple[np.ndarray, ...]:
@@ -467,12 +464,12 @@ def live_training_static(
     rows = history[(history["variant"] == "slides") & (history["method"] == method)]
     rows = rows[rows["rank"] == rank].sort_values(["seed", "epoch"])
     if rows.empty:
-        raise figures.MissingResults(
-            f"`history` must have a run with method={method!r}, rank={rank}. {figures.REMEDY}"
+        raise MissingResults(
+            f"`history` must have a run with method={method!r}, rank={rank}. {remedy(history)}"
         )
     rows = rows[rows["config"] == rows["config"].iloc[0]]
     name = dataset_label(rows["dataset"].iloc[0])
-    title = f"{method_label(method)}, rank {rank}, on {name}, recorded"
+    title = f"{methods.label(method)}, rank {rank}, on {name}, recorded"
     picture = TrainingPicture(int(rows["epoch"].max()), title)
     start = rows.iloc[0]  # before the training d·W + BA is the original, since B = 0
     return picture.draw(rows, {"accuracy": start["val_accuracy"], "loss": start["val_loss"]})

@@ -25,13 +25,14 @@ from clora_lab.course.widgets.frame import (
     still_figure,
     write_title,
 )
-from clora_lab.lab.figures.figure_base import BLUE, INK, ORANGE, RED
+from clora_lab.lab.figures import marks
+from clora_lab.lab.figures.decay import DENSITY_LOOKS
 
 HEIGHT = 3.7
 # More values than these show in no density, and would make it slow.
 MAX_WEIGHTS = 50_000
 NORMAL = "normal N(m, σ²)"
-PARTS = ("W", "d·W", "noise n", "d·W + n")
+PARTS = tuple(DENSITY_LOOKS)
 
 
 def noise_parts(
@@ -119,14 +120,7 @@ def _noise_view(fig, sources, source=NORMAL, d=0.5, m=0.0, sigma=1.0):
     frame, moments = noise_table(parts), noise_moments(parts)
     space = {"left": 0.105, "right": 0.985, "top": 0.89, "bottom": 0.255}
     ax = fig.subplots(gridspec_kw=space)
-    styles = (
-        {"color": INK, "linestyle": "-", "linewidth": 3.4, "alpha": 0.35},
-        {"color": BLUE, "linestyle": "--"},
-        {"color": ORANGE, "linestyle": ":", "linewidth": 2.2},
-        {"color": RED, "linestyle": "-."},
-    )
-    for name, style in zip(PARTS, styles, strict=True):
-        ax.plot(frame["value"], frame[name], label=name, **style)
+    marks.draw_lines(ax, frame.set_index("value"), list(DENSITY_LOOKS.values()))
     # A narrow d·W would press the others to the ground; its peak may leave the picture.
     shown = frame[["W", "d·W + n"]].max().max()
     ax.set(ylim=(0, 1.9 * shown), xlim=(frame["value"].iloc[0], frame["value"].iloc[-1]))

@@ -25,11 +25,12 @@ from clora_lab.course.widgets.frame import (
     dropdown,
     html_table,
     make_control,
-    percent,
     still_figure,
     write_title,
 )
-from clora_lab.lab.figures.figure_base import BLUE, FAINT, GREY, INK, ORANGE, RED, cycle
+from clora_lab.lab.figures import marks, style
+from clora_lab.lab.figures.style import BLUE, FAINT, GREY, INK, ORANGE, RED
+from clora_lab.lab.frames import per_cent
 
 HEIGHT = 5.0
 WHOLE = "(whole model)"
@@ -203,11 +204,11 @@ def _rank_view(fig, facts, layer=WHOLE, rank=16, keep_bias=True):
     chosen, total = facts.chosen(layer), table.iloc[-1]
     space = {"left": 0.11, "right": 0.97, "top": 0.87, "bottom": 0.18, "hspace": 0.6, "wspace": 0.44}
     (spectrum, energy), (size, bars) = fig.subplots(2, 2, gridspec_kw=space)
-    for each, style in zip(chosen, _layer_styles(len(chosen)), strict=True):
+    for each, look in zip(chosen, _layer_styles(len(chosen)), strict=True):
         ranks = np.arange(1, len(each.singular) + 1) / each.rule.inner(1)
-        spectrum.plot(ranks, each.singular, label=each.name, **style)
         kept = np.cumsum(each.singular**2) / ((each.singular**2).sum() or 1.0)
-        energy.plot(ranks, 100 * kept, **style)
+        marks.draw_curve(spectrum, pd.Series(each.singular, ranks), each.name, look)
+        marks.draw_curve(energy, pd.Series(100 * kept, ranks), each.name, look)
     spectrum.set(title="Singular values of W", ylabel="Units of weight")
     energy.set(title="Energy of W that is kept", ylabel="Percent", ylim=(0, 104))
     energy.yaxis.set_major_locator(FixedLocator([0, 25, 50, 75, 100]))
@@ -236,8 +237,8 @@ def _rank_view(fig, facts, layer=WHOLE, rank=16, keep_bias=True):
     write_title(fig, title)
     fig.alt_text = (
         f"{title}: {total['parameters']:,} of {total['original_parameters']:,} parameters, "
-        f"{percent(total['energy_kept'])} of the energy kept, break-even at rank {even}; ratio "
-        + ", ".join(f"{name} {percent(value)}" for name, value in ratios.items())
+        f"{per_cent(total['energy_kept'])} of the energy kept, break-even at rank {even}; ratio "
+        + ", ".join(f"{name} {per_cent(value)}" for name, value in ratios.items())
     ) + "."
     over = rank >= even
     remark = f"At rank {rank} the pairs are no smaller than W: choose a rank below {even}." if over else ""
@@ -246,7 +247,7 @@ def _rank_view(fig, facts, layer=WHOLE, rank=16, keep_bias=True):
 
 def _layer_styles(count: int) -> list[dict]:
     if count <= 6:
-        return [{**style, "marker": ""} for style in cycle(count)]
+        return [{**look, "marker": ""} for look in style.cycle(count)]
     colors = mpl.colormaps["viridis"](np.linspace(0, 0.9, count))
     return [{"color": color, "linewidth": 1.2} for color in colors]
 
@@ -259,15 +260,12 @@ def _thousands(value: float, position=None) -> str:
 
 
 def _ratio_bars(ax: Axes, ratios: Mapping[str, float]) -> None:
-    names = list(ratios)[::-1]
-    values = [100 * ratios[name] for name in names]
-    limit = max(100.0, *values) * 1.32
-    ax.barh(names, values, color=[BLUE, ORANGE, GREY, INK], alpha=0.75, height=0.62)
-    for y, value in enumerate(values):
-        ax.text(value + limit / 60, y, f"{value:.2f}%", va="center")
+    frame = 100 * pd.DataFrame({"ratio": ratios})
+    look = {"color": [INK, GREY, ORANGE, BLUE], "alpha": 0.75}
+    marks.draw_bars(ax, frame, [look], written=lambda value: f"{value:.2f}%", across=True, width=0.66)
     ax.axvline(100, color=FAINT, linewidth=1)
+    limit = 1.32 * max(100.0, frame["ratio"].max())
     ax.set(title="Ratio, by convention", xlim=(0, limit), xlabel="Percent of the original")
-    ax.grid(axis="y", visible=False)
 
 
 def _rank_text(table: pd.DataFrame, facts: ModelFacts) -> str:
@@ -277,7 +275,7 @@ def _rank_text(table: pd.DataFrame, facts: ModelFacts) -> str:
     for name, label in (("parameters", "parameters"), ("flops", "FLOPs an example")):
         before, after = table[f"original_{name}"], table[name]
         shown[label] = [f"{b:,} → {a:,}" for b, a in zip(before, after, strict=True)]
-    shown["energy kept"] = table["energy_kept"].map(percent)
+    shown["energy kept"] = table["energy_kept"].map(per_cent)
     meanings = "; ".join(f"<b>{n}</b>: {html.escape(t)}" for n, t in cl.CONVENTIONS.items())
     return (
         f"{html_table(shown)}<p>{html.escape(facts.name)}: {facts.parameters:,} parameters in all.</p>"

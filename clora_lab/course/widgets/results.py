@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import ipywidgets
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from clora_lab import _checks
+from clora_lab import methods as registry
 from clora_lab.course.widgets.frame import (
     Explorer,
     Reading,
@@ -22,8 +22,10 @@ from clora_lab.course.widgets.frame import (
     still_figure,
     write_title,
 )
-from clora_lab.lab.figures.figure_base import FAINT, INK, METHOD_STYLES, require
-from clora_lab.lab.names import METHOD_LABELS, dataset_label, method_label
+from clora_lab.lab.figures import marks, style
+from clora_lab.lab.figures.style import FAINT
+from clora_lab.lab.frames import require
+from clora_lab.lab.names import dataset_label
 
 HEIGHT = 4.4
 METRICS = {"accuracy": "Accuracy (%)", "loss": "Loss (nats)", "seconds": "Training time (s)"}
@@ -128,11 +130,17 @@ def _results_view(
         raise ValueError(f"No rows for this choice. Choose a method and rank among: {has}.")
     space = {"left": 0.1, "right": 0.985, "top": 0.91, "bottom": 0.335, "wspace": 0.2}
     axes = fig.subplots(1, 1 if history is None else 2, squeeze=False, gridspec_kw=space)[0]
-    _points(axes[0], points, metric)
+    scale = 100 if metric == "accuracy" else 1
+    top = (points["mean"] + points["sd"].fillna(0.0)).max()
+    ends = (0.0, 1.08 * top) if metric == "seconds" else None  # no training takes no time: it is no outlier
+    marks.draw_points(axes[0], points, "ratio_percent", scale=scale, ends=ends)
+    nets = points[points["method"] != registry.ORIGINAL]
+    if len(nets):
+        marks.rank_axis(axes[0], nets["ratio_percent"], nets["rank"])
     for ax in axes:
         ax.set_ylabel(METRICS[metric])
         if metric == "accuracy":
-            ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}"))
+            ax.yaxis.set_major_formatter(PercentFormatter(1, symbol=""))
     axes[0].set_xlabel("Parameters left (%), log scale")
     if history is not None:
         first = min([r for r in points["rank"] if r] or [0]) if rank == ALL_RANKS else rank
@@ -147,60 +155,9 @@ def _results_view(
     fig.alt_text = f"{title}, variant {variant}, {counts}: " + "; ".join(
         f"{m} {v}" for m, v in zip(shown["method, rank"], shown["value"], strict=True)
     )
-    baseline = (summary["method"] == "dense").any()
+    baseline = (summary["method"] == registry.ORIGINAL).any()
     remark = "" if baseline else f"No dense net is recorded in the variant {variant}."
     return Reading(f"<p>{counts.capitalize()}.</p>{html_table(shown)}", remark)
-
-
-def _points(ax: Axes, points: pd.DataFrame, metric: str) -> None:
-    dense = points[points["method"] == "dense"]
-    for row in dense.itertuples():
-        spread = 0.0 if np.isnan(row.sd) else row.sd
-        ax.axhspan(row.mean - spread, row.mean + spread, color=INK, alpha=0.15, linewidth=0)
-        ax.axhline(row.mean, color=INK, linewidth=1.4, label=method_label("dense"))
-    points = points[points["method"] != "dense"]
-    methods = [method for method in METHOD_LABELS if (points["method"] == method).any()]
-    for index, method in enumerate(methods):
-        rows = points[points["method"] == method]
-        aside = 1.0 + 0.03 * (index - (len(methods) - 1) / 2)  # points of one ratio side by side
-        ax.errorbar(
-            rows["ratio_percent"] * aside,
-            rows["mean"],
-            yerr=rows["sd"].fillna(0.0),
-            label=method_label(method),
-            capsize=2.5,
-            elinewidth=1.4,
-            **{**METHOD_STYLES[method], "linestyle": "", "markersize": 6.5},
-        )
-    marks = points.groupby("rank")["ratio_percent"].median().sort_values()
-    ax.set_xscale("log")
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.set_xticks(marks, [f"{value:.1f}\nrank {rank}" for rank, value in marks.items()])
-    if len(marks):
-        ax.set_xlim(marks.min() / 1.45, marks.max() * 1.45)
-    ax.grid(axis="x", visible=False)
-    _name_outliers(ax, pd.concat([dense, points]), metric)
-
-
-def _name_outliers(ax: Axes, points: pd.DataFrame, metric: str) -> None:
-    """Leave out of the axis what was not trained and lies far off, and write its value at the edge."""
-    core = points[points["method"] != "svd"]
-    if core.empty or len(core) == len(points):
-        return
-    spread = core["sd"].fillna(0.0)
-    low, high = (core["mean"] - spread).min(), (core["mean"] + spread).max()
-    margin = 0.12 * (high - low) or 0.05 * high
-    low, high = low - 2.5 * margin, high + margin
-    far = points[(points["mean"] < low) | (points["mean"] > high)]
-    if far.empty:
-        return
-    ax.set_ylim(low, high)
-    for row in far.itertuples():
-        below = row.mean < low
-        value = f"{100 * row.mean:.0f}%" if metric == "accuracy" else f"{row.mean:.2g}"
-        text = f"SVD {value}\n▼" if below else f"▲\nSVD {value}"
-        place = {"ha": "center", "va": "bottom" if below else "top", "color": FAINT}
-        ax.text(row.ratio_percent, low if below else high, text, **place)
 
 
 def _result_curves(ax, history, study, variant, methods, rank, metric, view) -> None:
@@ -210,24 +167,21 @@ def _result_curves(ax, history, study, variant, methods, rank, metric, view) -> 
         return
     curves = results_curves(history, study, variant, methods, rank, metric, view)
     for method in curves:
-        mean = curves[method].dropna()
-        style = {**METHOD_STYLES[method], "markevery": max(1, len(mean) // 6)}
-        ax.plot(mean.index, mean, label=method_label(method), **style)
+        marks.draw_curve(ax, curves[method].dropna(), registry.label(method), style.of_method(method))
     ax.set_xlabel(f"Epoch (validation, rank {rank})")
     ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
 
 
 def _results_text(points: pd.DataFrame, metric: str) -> pd.DataFrame:
     scale, unit = (100, "%") if metric == "accuracy" else (1, "")
-    order = list(METHOD_LABELS)
     points = points.sort_values(
-        ["rank", "method"], key=lambda c: c.map(order.index) if c.name == "method" else c
+        ["rank", "method"], key=lambda c: c.map(registry.order) if c.name == "method" else c
     )
     spread = points["sd"].map(lambda sd: "" if np.isnan(sd) else f" ± {scale * sd:.2f}")
     ranks = points["rank"].map(lambda rank: f", {rank}" if rank else "")
     return pd.DataFrame(
         {
-            "method, rank": points["method"].map(method_label) + ranks,
+            "method, rank": points["method"].map(registry.label) + ranks,
             "parameters left (%)": points["ratio_percent"].map("{:.2f}".format),
             "value": points["mean"].map(lambda mean: f"{scale * mean:.2f}") + spread + unit,
             "seeds": points["n"],
@@ -251,7 +205,7 @@ def results_explorer(results: pd.DataFrame, history: pd.DataFrame | None = None)
     """
     first = _first_results(results)
     methods = first.pop("methods")
-    labels = [(method_label(method), method) for method in methods]
+    labels = [(registry.label(method), method) for method in methods]
     variants = list(dict.fromkeys(results["variant"]))
     ranks = sorted(int(rank) for rank in results["rank"].unique() if rank)
     controls = {
@@ -281,7 +235,7 @@ def _first_results(results: pd.DataFrame) -> dict:
     variants = list(dict.fromkeys(rows["variant"]))
     variant = "slides" if "slides" in variants else variants[0]
     recorded = set(results["method"])
-    methods = tuple(method for method in METHOD_LABELS if method in recorded)
+    methods = tuple(name for name in registry.ENTRIES if name in recorded)
     return {"study": study, "variant": variant, "methods": methods}
 
 

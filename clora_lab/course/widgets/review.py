@@ -14,7 +14,6 @@ import keras
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
 from clora_lab.course import attention
 from clora_lab.course.widgets.frame import (
@@ -27,7 +26,9 @@ from clora_lab.course.widgets.frame import (
     write_title,
 )
 from clora_lab.lab.data import text
-from clora_lab.lab.figures.figure_base import FAINT, INK, METHOD_STYLES
+from clora_lab.lab.figures import style
+from clora_lab.lab.figures.style import FAINT, INK, RED
+from clora_lab.lab.frames import per_cent, signed
 
 EXAMPLES = (
     "what a great film ! the cast was superb .",
@@ -35,7 +36,7 @@ EXAMPLES = (
     "nobody could call the music wonderful .",
 )
 HEIGHT = 2.3
-COLORS = (INK, METHOD_STYLES["noise_bias"]["color"])
+COLORS = (INK, RED)
 HATCHES = ("", "///")
 SHOWN = 60  # tokens that are listed below the picture
 
@@ -82,7 +83,7 @@ def _review_view(fig, nets, tokenizer, length, title, review="", example=""):
         ax.barh(place, value - 0.5, 0.62, left=0.5, **look)
         side = {"ha": "left", "xytext": (4, 0)} if value >= 0.5 else {"ha": "right", "xytext": (-4, 0)}
         ax.annotate(
-            f"{100 * value:.1f}%", (value, place), textcoords="offset points", va="center", weight="bold",
+            per_cent(value), (value, place), textcoords="offset points", va="center", weight="bold",
             annotation_clip=False, **side,
         )  # fmt: skip
     ax.axvline(0.5, color=FAINT, linewidth=1.2)
@@ -90,10 +91,10 @@ def _review_view(fig, nets, tokenizer, length, title, review="", example=""):
     ax.invert_yaxis()
     ax.set(xlim=(-0.1, 1.1), xlabel="Probability of “positive” (%); the bar begins at 50%")
     ax.set_xticks(np.linspace(0, 1, 5))
-    ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
+    style.percent_axis(ax.xaxis)
     ax.grid(axis="y", visible=False)
     write_title(fig, title)
-    said = [f"{name} {100 * value:.1f}% positive" for name, value in zip(nets, values, strict=True)]
+    said = [f"{name} {per_cent(value)} positive" for name, value in zip(nets, values, strict=True)]
     fig.alt_text = f"{title}, a review of {len(seen)} tokens: {'; '.join(said)}."
     return Reading(_review_text(nets, values, seen), _review_remark(nets, values, seen, length))
 
@@ -104,10 +105,10 @@ def _verdict(value: float) -> str:
 
 def _review_text(nets: Sequence[str], values: Sequence[float], seen: pd.DataFrame) -> str:
     rows = [
-        {"net": name, "says": _verdict(value), "positive": f"{100 * value:.1f}%"}
+        {"net": name, "says": _verdict(value), "positive": per_cent(value)}
         for name, value in zip(nets, values, strict=True)
     ]
-    gap = f"{100 * (values[1] - values[0]):+.1f} points".replace("-", "−")
+    gap = f"{signed(100 * (values[1] - values[0]), 1)} points"
     rows.append({"net": "difference", "says": "", "positive": gap})
     shown = seen[seen["seen"]].head(SHOWN)
     marked = [

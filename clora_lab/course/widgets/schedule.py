@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator
 
 from clora_lab import noise, schedules
 from clora_lab.course.widgets.frame import (
@@ -15,11 +15,12 @@ from clora_lab.course.widgets.frame import (
     dropdown,
     finite,
     fraction,
-    percent,
     still_figure,
     write_title,
 )
-from clora_lab.lab.figures.figure_base import BLUE, FAINT, INK, RED
+from clora_lab.lab.figures import marks, style
+from clora_lab.lab.figures.style import BLUE, FAINT, INK, RED
+from clora_lab.lab.frames import per_cent
 
 HEIGHT = 4.4
 STEPS = 1000  # of the schedules that are drawn; a thousandth of the training each
@@ -85,8 +86,9 @@ def _schedule_view(fig, kind="linear", begin=0.05, end=0.85, floor=0.0, gate=0.3
     here = frame.iloc[(x - finite("at", at)).abs().argmin()]
     space = {"left": 0.115, "right": 0.975, "top": 0.92, "bottom": 0.265, "hspace": 0.14}
     ax, lower = fig.subplots(2, sharex=True, height_ratios=[1.7, 1], gridspec_kw=space)
-    ax.plot(x, frame["decay"], color=BLUE, linewidth=2.4, label="decay d: what is left of W")
-    ax.plot(x, frame["noise"], color=RED, linestyle="--", label="noise level √(1 − d²), in σ")
+    curves = {"decay d: what is left of W": frame["decay"], "noise level √(1 − d²), in σ": frame["noise"]}
+    looks = [{"color": BLUE, "linewidth": 2.4}, {"color": RED, "linestyle": "--"}]
+    marks.draw_lines(ax, pd.DataFrame(curves).set_index(x), looks)
     if gate <= 1:
         ax.axhline(gate, color=FAINT, linewidth=1, linestyle=(0, (1, 2)), label="gate of the noise")
     ax.set(ylim=(-0.03, 1.06), ylabel="d;  noise in units of σ")
@@ -96,7 +98,7 @@ def _schedule_view(fig, kind="linear", begin=0.05, end=0.85, floor=0.0, gate=0.3
     lower.stackplot(x, frame["w_share"], frame["noise_share"], **bands)
     lower.set(xlim=(0, 100), ylim=(0, 1), yticks=[0, 0.5, 1], xlabel="Training (% of all steps)")
     lower.set_ylabel("Variance (%)")
-    lower.yaxis.set_major_formatter(PercentFormatter(1, symbol=""))
+    style.percent_axis(lower.yaxis)
     for each, y in ((ax, [here["decay"], here["noise"]]), (lower, [])):
         each.axvline(here["percent"], color=INK, linewidth=1)
         each.plot([here["percent"]] * len(y), y, linestyle="", marker="o", color=INK)
@@ -105,7 +107,7 @@ def _schedule_view(fig, kind="linear", begin=0.05, end=0.85, floor=0.0, gate=0.3
     title = f"Decay schedule: {kind}, from {100 * begin:g}% to {100 * end:g}% of the steps"
     write_title(fig, title)
     text = (
-        f"At {here['percent']:.1f}% of the steps d = {here['decay']:.3f}: W has {percent(here['w_share'])} "
+        f"At {here['percent']:.1f}% of the steps d = {here['decay']:.3f}: W has {per_cent(here['w_share'])} "
         f"of its variance left, and the noise level is {here['noise']:.3f} σ"
     )
     fig.alt_text = f"{title}. {text}; d ends at {frame['decay'].iloc[-1]:.3g}."

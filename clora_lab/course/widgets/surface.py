@@ -15,8 +15,9 @@ from clora_lab.course.widgets.frame import (
     still_figure,
     write_title,
 )
-from clora_lab.lab.figures import future_figures
-from clora_lab.lab.figures.figure_base import FAINT, METHOD_STYLES, MissingResults
+from clora_lab.lab.figures import marks, style
+from clora_lab.lab.figures.style import FAINT, INK
+from clora_lab.lab.frames import MissingResults, plus_minus, signed
 from clora_lab.studies import future
 
 HEIGHT = 3.9
@@ -40,17 +41,19 @@ def _view(fig, surfaces, found, noise_spread=1.0, noise_gate=0.3, end=0.85, show
         )
     space = {"left": 0.09, "right": 0.985, "top": 0.88, "bottom": 0.15, "wspace": 0.24}
     left, right = fig.subplots(1, 2, gridspec_kw=space)
-    grid = future_figures.heat_map(
-        left, own, shown, table[shown].min(), table[shown].max(), diverging=shown == "difference"
-    )
-    future_figures.frame(left, grid, noise_spread, noise_gate, CHOSEN)
+    slides = {(START["noise_spread"], START["noise_gate"]): INK} if end == START["end"] else {}
+    marks.draw_heat(
+        left, own, "noise_spread", "noise_gate", shown, (table[shown].min(), table[shown].max()),
+        diverging=shown == "difference", framed={**slides, (noise_spread, noise_gate): CHOSEN},
+    )  # fmt: skip
+    left.set(xlabel="Spread of the noise (1: the slides')", ylabel="Noise stops below d")
     across = own[own["noise_gate"] == noise_gate].sort_values("noise_spread")
     right.errorbar(
         across["noise_spread"],
         across["accuracy"],
         yerr=across["sd"],
         capsize=3,
-        **METHOD_STYLES["noise_bias"],
+        **style.of_method(future.DEFAULTS["method"]),
     )
     right.plot(cell["noise_spread"], cell["accuracy"], "o", markersize=13, fillstyle="none", color=CHOSEN)
     without = future.select(found[split], method="bias", end=end)
@@ -78,8 +81,8 @@ def _words(row: pd.Series, own: pd.DataFrame, table: pd.DataFrame) -> tuple[str,
             "spread": [f"{line['noise_spread']:g}" for _, line in lines],
             "gate": [f"{line['noise_gate']:g}" for _, line in lines],
             "end": [f"{line['end']:g}" for _, line in lines],
-            "accuracy": [f"{line['accuracy']:.2f} ± {line['sd']:.2f}%" for _, line in lines],
-            "from the slides' noise": [f"{line['difference']:+.2f}".replace("-", "−") for _, line in lines],
+            "accuracy": [plus_minus(line["accuracy"], line["sd"]) + "%" for _, line in lines],
+            "from the slides' noise": [signed(line["difference"]) for _, line in lines],
             "95% interval": [_interval(line) for _, line in lines],
             "seeds": [int(line["seeds"]) for _, line in lines],
         }
@@ -95,7 +98,7 @@ def _words(row: pd.Series, own: pd.DataFrame, table: pd.DataFrame) -> tuple[str,
 def _interval(line: pd.Series) -> str:
     if pd.isna(line["low"]):
         return "–"
-    return f"{line['low']:+.2f} to {line['high']:+.2f}".replace("-", "−")
+    return f"{signed(line['low'])} to {signed(line['high'])}"
 
 
 def _parts(rows: pd.DataFrame) -> dict:

@@ -52,7 +52,7 @@ def draw_points(
 ) -> str:
     """`points` into axes: a net a point with ± 1 sd, in the look of its method.
 
-    Points of one place stand side by side; what lies below the axis stands at its edge, with its value.
+    Points of one place stand side by side; what lies beyond the axis stands at its edge, with its value.
 
     Args:
         ax: to draw into.
@@ -80,9 +80,13 @@ def draw_points(
             own[x], own[y], yerr=own[spread].fillna(0), label=methods.label(method), transform=place,
             capsize=2.5, elinewidth=1.4, **look,
         )  # fmt: skip
-        edge = {"ha": "center", "va": "bottom", "fontsize": 9, "color": look["color"]}
-        for at, value in own.loc[own[y] < low, [x, y]].itertuples(index=False):
-            ax.annotate(f"{scale * value:.1f}\n▼", (at, low), **edge)
+        edge = {"ha": "center", "fontsize": 9, "color": look["color"]}
+        for at, value in own[[x, y]].itertuples(index=False):
+            written = f"{scale * value:.{1 if scale * value > 1 else 2}f}"
+            if value < low:
+                ax.annotate(f"{written}\n▼", (at, low), va="bottom", **edge)
+            elif value > high:
+                ax.annotate(f"▲\n{written}", (at, high), va="top", **edge)
     label = methods.label(methods.ORIGINAL)
     for row in frame[original].to_dict("records"):
         sd = 0.0 if np.isnan(row[spread]) else row[spread]
