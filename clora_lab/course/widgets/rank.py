@@ -46,6 +46,7 @@ class LayerFacts:
         parameters: of the layer as it is, its bias included.
         bias: number of elements of its bias, 0 if it has none.
         flops: 2 x multiply-adds of one example.
+        output_shape: of the layer, None where a size is not known.
         output: whether the layer makes the model's output (it is compressed only when it is named).
         singular: the singular values of its matrix, falling, in units of a weight.
     """
@@ -55,6 +56,7 @@ class LayerFacts:
     parameters: int
     bias: int
     flops: int
+    output_shape: tuple
     output: bool
     singular: np.ndarray
 
@@ -63,11 +65,9 @@ class LayerFacts:
         energy = self.singular**2
         return float(energy[: self.rule.inner(rank)].sum() / (energy.sum() or 1.0))
 
-    def pair_flops(self, rank: int) -> int:
-        """2 x multiply-adds of one example through the pair."""
-        if isinstance(self.rule, rules.loralib.LoralibRule):
-            return self.flops  # its product runs as the full kernel
-        return self.flops * self.rule.parameters(rank) // self.rule.kernel_size
+    def cost(self, rank: int) -> rules.Cost:
+        """What the factors of a rank store and compute."""
+        return self.rule.cost(rank, self.output_shape)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,6 +112,7 @@ def layer_facts(model: keras.Model, factorization: str = "pair") -> ModelFacts:
             parameters=layer.count_params(),
             bias=0 if layer.bias is None else math.prod(layer.bias.shape),
             flops=accounting.flops(layer),
+            output_shape=accounting.output_shape(layer),
             output=id(layer) in outputs,
             singular=np.linalg.svd(rule.to_matrix(kernel), compute_uv=False).astype("float64"),
         )
@@ -153,9 +154,9 @@ def rank_table(facts: ModelFacts, rank: int, layer: str = WHOLE, keep_bias: bool
             "max_rank": each.rule.max_rank,
             "break_even_rank": each.rule.break_even_rank,
             "original_parameters": each.parameters,
-            "parameters": each.rule.parameters(rank) + keep_bias * math.prod(each.rule.bias_shape),
+            "parameters": each.cost(rank).stored + keep_bias * math.prod(each.rule.bias_shape),
             "original_flops": each.flops,
-            "flops": each.pair_flops(rank),
+            "flops": each.cost(rank).flops,
             "energy_kept": each.kept(rank),
         }
         for each in chosen

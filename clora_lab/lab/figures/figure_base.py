@@ -24,6 +24,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 
+from clora_lab.lab.frames import MissingResults
 from clora_lab.lab.names import METHODS as SLIDE_METHODS
 from clora_lab.lab.names import dataset_label
 
@@ -62,10 +63,6 @@ STYLE = {
     "grid.color": "#dddddd",
     "axes.formatter.use_mathtext": False,
 }
-
-
-class MissingResults(ValueError):
-    """The frame lacks rows or columns that a figure needs; the message names them and a remedy."""
 
 
 class LabFigure(Figure):
