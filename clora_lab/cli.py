@@ -348,7 +348,7 @@ def reproduce_future(
 
 def _show_answers(rows, split: str = "test", questions=("inits", "noise", "surface")):
     from clora_lab.lab import tables
-    from clora_lab.lab.figures.figure_base import MissingResults
+    from clora_lab.lab.frames import MissingResults
     from clora_lab.studies import future
 
     note = f"{split} accuracy in percent; difference: points from the slides' recipe, paired by seed"
@@ -460,10 +460,10 @@ def draw_figures(
             found = sorted(set(rows["dataset"]))
             raise ValueError(f"`dataset` {dataset!r} has no rows in {store.path}. There are: {found}.")
         if dataset == "fashion_mnist":
-            from clora_lab.slides import slide_page
+            from clora_lab.slides import page
 
             logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # a font without bold
-            saved = slide_page.save_slide_figures(out, store.folder, lang)
+            saved = page.save_slide_figures(out, store.folder, lang)
             for stem, note in saved.notes:
                 typer.echo(f"note: {stem}: {note}", err=True)
             typer.echo(f"{len(saved.files)} files in {out}; open {saved.files[-1]}")

@@ -66,7 +66,7 @@ from clora_lab.course import widgets
 from clora_lab.lab.data import datasets
 from clora_lab.lab.figures import marks
 from clora_lab.lab.nets import models
-from clora_lab.slides import diagrams
+from clora_lab.slides import drawings
 
 # %% [markdown]
 # No numbers of this notebook are recorded beforehand: its trainings take seconds, so every mode runs them. `RUN` only
@@ -83,7 +83,7 @@ from clora_lab.slides import diagrams
 # where the **update** $\Delta W$ is as large as $W$ itself (slide 5).
 
 # %%
-notebook.show(diagrams.fine_tuning())
+notebook.show(drawings.fine_tuning())
 
 # %% [markdown]
 # So each new task costs a full copy of the network, and the optimiser keeps two more numbers for every weight (Adam's two
@@ -107,7 +107,7 @@ print(f"{'total':27} {toy.count_params():>8,}")
 # $r$ independent rows. The slides write $W_A$ and $W_B$ for $A$ and $B$ (slide 6).
 
 # %%
-notebook.show(diagrams.lora())
+notebook.show(drawings.lora())
 
 # %% [markdown]
 # ### By hand, in NumPy (손으로 직접)

@@ -66,9 +66,10 @@ from clora_lab import schedules
 from clora_lab.course import widgets, words
 from clora_lab.lab import training
 from clora_lab.lab.data import datasets
-from clora_lab.lab.figures import figures, marks
+from clora_lab.lab.figures import laws, marks
+from clora_lab.lab.figures import training as curves
 from clora_lab.lab.nets import models
-from clora_lab.slides import diagrams
+from clora_lab.slides import drawings, plots
 from clora_lab.studies import experiments
 
 # %% [markdown]
@@ -83,7 +84,7 @@ from clora_lab.studies import experiments
 # layer: $r(d_{in} + d_{out})$ parameters in place of $d_{in} d_{out}$. In between, the loss forces $BA$ to learn what $W$ loses (slide 8):
 
 # %%
-notebook.show(diagrams.wds_stages())
+notebook.show(drawings.wds_stages())
 
 # %% [markdown]
 # > **The name.** This "weight decay" is not the L2 term of an optimiser (`weight_decay` in AdamW). That one is added to
@@ -156,7 +157,7 @@ for name in ("trained", "compressed", "original"):
 
 # %%
 slides = cl.LinearDecay(total_steps=48_000, begin=0.05, end=0.85)
-notebook.show(figures.decay_curve(slides, slides.total_steps, noise=False, dataset="fashion_mnist"))
+notebook.show(laws.decay_curve(slides, slides.total_steps, noise=False, dataset="fashion_mnist"))
 
 # %% [markdown]
 # A schedule is a plain function of the step. It can be printed, compared and saved:
@@ -181,7 +182,7 @@ print(slides)
 
 # %%
 kinds = ("linear", "cosine", "exponential", "polynomial", "step")
-notebook.show(figures.decay_curve({kind: schedules.get(kind, 48_000) for kind in kinds}, 48_000, noise=False))
+notebook.show(laws.decay_curve({kind: schedules.get(kind, 48_000) for kind in kinds}, 48_000, noise=False))
 
 # %% [markdown]
 # Explore it. (The noise level that the widget also shows belongs to notebook [04](04_noise_derivation.ipynb). Without a live kernel, as
@@ -298,7 +299,7 @@ else:
     }
     history, source = live.reset_index().assign(**same), f"*Computed in this session: {data.title}.*"
 notebook.say(source)
-notebook.show(figures.training_curves(history, method="wds", rank=RANK))
+notebook.show(curves.training_curves(history, method="wds", rank=RANK))
 
 # %% [markdown]
 # The slides evaluate the compressed path only, so their validation curves lie at chance until late in the training. That is not a failure
@@ -310,7 +311,7 @@ notebook.show(figures.training_curves(history, method="wds", rank=RANK))
 
 # %%
 notebook.say(source)
-notebook.show(figures.path_accuracies(history, method="wds", rank=RANK))
+notebook.show(plots.path_accuracies(history, method="wds", rank=RANK))
 
 # %% [markdown]
 # When three quarters of $W$ are "gone", its path still answers most images as before (the slides: −9.2 points at $d = 0.23$). $d\,W$ is a smaller

@@ -64,11 +64,12 @@ import pandas as pd
 from scipy import stats
 
 import clora_lab as cl
+from clora_lab import methods
 from clora_lab.course import widgets, words
-from clora_lab.lab import paths, results, runner, tables
-from clora_lab.lab.figures import figures
+from clora_lab.lab import names, paths, results, runner, tables
+from clora_lab.lab.figures import compare, laws, training
 from clora_lab.lab.nets import models
-from clora_lab.slides import published
+from clora_lab.slides import plots, published
 from clora_lab.studies import experiments
 
 SLIDES = published.load("toy")
@@ -165,12 +166,12 @@ assert (
 # methods "noise" and "noise & bias" has the level $\sqrt{1-d^2}$, in units of the standard deviation of $W$, until the gate at $d = 0.3$: notebook 04 derives it.
 
 # %%
-notebook.show(figures.decay_curve(schedule, schedule.total_steps, dataset="fashion_mnist"))
+notebook.show(laws.decay_curve(schedule, schedule.total_steps, dataset="fashion_mnist"))
 
 # %% tags=["nbval-check-output"]
 for epoch in (0, 1.5, 10, 20, 25.5, 30):
     print(f"epoch {epoch:>4}: d = {schedule(epoch / EPOCHS * schedule.total_steps):.3f}")
-note = figures.SLIDE_12_NOTE
+note = plots.READING
 print(f"slide 12 notes d = {note['decay']} at epoch {note['epoch']}: the same schedule")
 
 # %% [markdown]
@@ -197,7 +198,7 @@ notebook.say(source)
 
 # %%
 DATASET = rows["dataset"].iloc[0]
-NAME = figures.dataset_label(DATASET)
+NAME = names.dataset_label(DATASET)
 MEASURED_RANKS = sorted(int(rank) for rank in rows["rank"].unique() if rank)
 LOWEST = MEASURED_RANKS[0]
 VARIANTS = list(dict.fromkeys(rows["variant"]))
@@ -224,7 +225,7 @@ if not COMPARABLE:
 # first epoch, hence the shape of slide 10: at chance for most of the training, and then a jump.
 
 # %%
-notebook.show(figures.training_curves(history, method="wds", rank=LOWEST))
+notebook.show(training.training_curves(history, method="wds", rank=LOWEST))
 
 # %%
 one = history[(history["method"] == "wds") & (history["rank"] == LOWEST) & (history["variant"] == "slides")]
@@ -246,7 +247,7 @@ print(
 # **Predict first, then run.** The original path alone, $dW$, at $d = 0.23$: is its accuracy near chance, about halfway, or nearly that of the dense net?
 
 # %%
-notebook.show(figures.path_accuracies(history, rank=LOWEST))
+notebook.show(plots.path_accuracies(history, rank=LOWEST))
 
 # %%
 path = one.groupby("epoch")[["decay", "val_original_accuracy"]].mean().dropna()
@@ -268,7 +269,7 @@ print(
 # ## 6. Until the end, or scheduled — 잡음을 언제까지? (slide 15)
 
 # %%
-notebook.show(figures.variant_curves(history, rank=LOWEST))
+notebook.show(plots.noise_variants(history, rank=LOWEST))
 
 # %%
 cases = {
@@ -296,7 +297,7 @@ for label, (method, variant) in cases.items():
 
 # %%
 comparison = published.compare(rows, dataset=DATASET, split="validation")
-notebook.show(figures.comparison_table(comparison.assign(split="validation"), dataset=DATASET))
+notebook.show(compare.comparison_table(comparison.assign(split="validation"), dataset=DATASET))
 
 # %% [markdown]
 # The same as a data frame (percent and points), with what does not compare like with like:
@@ -307,7 +308,7 @@ if comparison.attrs["note"]:
 comparison.drop(columns=["dataset", "note"]).round(2)
 
 # %%
-notebook.show(figures.method_curves(history))
+notebook.show(training.method_curves(history))
 
 # %% [markdown]
 # The test images were used for no choice. They are the better judge, so from here on the test set counts:
@@ -320,7 +321,7 @@ slides_summary = summary[summary["variant"] == "slides"]
 def zoomed(chosen):
     """The plot of test accuracy against ratio, on the range of what was trained."""
     chosen = chosen[chosen["split"] == "test"]
-    fig = figures.accuracy_against_ratio(chosen, dataset=DATASET)
+    fig = compare.accuracy_against_ratio(chosen, dataset=DATASET)
     means = chosen.loc[chosen["method"] != "svd", "mean"]
     fig.axes[0].set_ylim(means.min() - 0.01, means.max() + 0.01)
     return fig
@@ -335,7 +336,7 @@ notebook.show(zoomed(slides_summary))
 notebook.say(source)
 shown = slides_summary[slides_summary["split"] == "test"]
 shown = shown.assign(
-    method=shown["method"].map(figures.method_label), mean=100 * shown["mean"], sd=100 * shown["sd"]
+    method=shown["method"].map(methods.label), mean=100 * shown["mean"], sd=100 * shown["sd"]
 )
 shown[["rank", "method", "ratio_percent", "mean", "sd", "gap", "n"]].round(2).set_index(["rank", "method"])
 
@@ -361,7 +362,7 @@ for rank, line in table.iterrows():
     second, best = line.drop("noise_bias").sort_values().index[-1], "noise_bias"
     difference = line[best] - line[second]
     print(
-        f"rank {rank}: noise & bias leads {figures.method_label(second)} by {difference:.2f} points: {'more' if difference > needed else 'less'} than that"
+        f"rank {rank}: noise & bias leads {methods.label(second)} by {difference:.2f} points: {'more' if difference > needed else 'less'} than that"
     )
 
 # %% [markdown]
@@ -374,13 +375,13 @@ for method in ("wds", "bias", "noise", "noise_bias"):
         for low, high in ((16, 32), (32, 64))
         if table.loc[high, method] < table.loc[low, method]
     ]
-    print(f"{figures.method_label(method):24}", "; ".join(falls) or "rises with the rank")
+    print(f"{methods.label(method):24}", "; ".join(falls) or "rises with the rank")
 
 # %% [markdown]
 # Together with (a): most of the published differences are within their own noise. One pattern speaks for itself, that the same method leads at every rank:
 
 # %% tags=["nbval-check-output"]
-leaders = table.idxmax(axis=1).map(figures.method_label)
+leaders = table.idxmax(axis=1).map(methods.label)
 chance = table.shape[1] ** (1 - len(table))
 print("leaders:", ", ".join(f"rank {rank}: {name}" for rank, name in leaders.items()))
 print(f"if all four were equal, some method would lead all three ranks with probability {chance:.4f}")
@@ -398,7 +399,7 @@ print(
 )
 for rank, method, said in ((16, "wds", -5.69), (16, "noise_bias", -4.05)):
     print(
-        f"slide {9 if method == 'wds' else 16} says {said:+.2f} for {figures.method_label(method)}; recomputed: {table.loc[rank, method] - original:+.2f}"
+        f"slide {9 if method == 'wds' else 16} says {said:+.2f} for {methods.label(method)}; recomputed: {table.loc[rank, method] - original:+.2f}"
     )
 
 # %% [markdown]
@@ -457,18 +458,18 @@ assert reading(("slides", "noise_bias", LOWEST), ("slides", "noise_bias", 10_000
 
 # %%
 test = slides_summary[slides_summary["split"] == "test"]
-four = test[test["method"].isin(figures.SLIDE_METHODS)].pivot(index="rank", columns="method", values="mean")
+four = test[test["method"].isin(methods.names("slides"))].pivot(index="rank", columns="method", values="mean")
 for rank, line in four.iterrows():
     order = line.dropna().sort_values(ascending=False)
     print(
         f"rank {rank}, {NAME}, measured:",
-        " > ".join(f"{figures.method_label(m)} {v:.2%}" for m, v in order.items()),
+        " > ".join(f"{methods.label(m)} {v:.2%}" for m, v in order.items()),
     )
     if rank in table.index and COMPARABLE:
         order = table.loc[rank].sort_values(ascending=False)
         print(
             f"{'slide 16:':>{len(f'rank {rank}, {NAME}, measured:')}}",
-            " > ".join(f"{figures.method_label(m)} {v / 100:.2%}" for m, v in order.items()),
+            " > ".join(f"{methods.label(m)} {v / 100:.2%}" for m, v in order.items()),
         )
 
 # %%
@@ -476,7 +477,7 @@ for rank in MEASURED_RANKS:
     for other in ("wds", "bias", "noise"):
         text = reading(("slides", "noise_bias", rank), ("slides", other, rank))
         if text:
-            print(f"rank {rank}: noise & bias against {figures.method_label(other):16}: {text}")
+            print(f"rank {rank}: noise & bias against {methods.label(other):16}: {text}")
 
 # %% [markdown]
 # **How much does the compression cost?** Against the dense net, and against the slides' loss:
@@ -514,7 +515,7 @@ for rank in MEASURED_RANKS:
     for other in ("svd", "svd_finetune", "scratch"):
         text = reading(("slides", "noise_bias", rank), ("slides", other, rank))
         if text:
-            print(f"rank {rank}: noise & bias against {figures.method_label(other):22}: {text}")
+            print(f"rank {rank}: noise & bias against {methods.label(other):22}: {text}")
 
 # %%
 compressed_nets = test[test["method"] != "dense"]
@@ -522,7 +523,7 @@ for rank in MEASURED_RANKS:
     best = compressed_nets[compressed_nets["rank"] == rank].sort_values("mean").iloc[-1]
     kind = "a baseline" if best["method"] in ("svd", "svd_finetune", "scratch") else "a C-LoRA method"
     print(
-        f"rank {rank}: the best mean on the test set has {figures.method_label(best['method'])}, {kind}, with {best['mean']:.2%} ({best['gap']:+.2f} points from dense)."
+        f"rank {rank}: the best mean on the test set has {methods.label(best['method'])}, {kind}, with {best['mean']:.2%} ({best['gap']:+.2f} points from dense)."
     )
 
 # %% [markdown]
@@ -541,7 +542,7 @@ if "cosine" in VARIANTS:
         for other in (("dense", 0), ("svd_finetune", rank), ("scratch", rank)):
             text = reading(("cosine", "noise_bias", rank), ("cosine", *other))
             if text:
-                print(f"rank {rank}: noise & bias against {figures.method_label(other[0]):22}: {text}")
+                print(f"rank {rank}: noise & bias against {methods.label(other[0]):22}: {text}")
 else:
     print("The cosine variant is not among these rows.")
 
@@ -565,7 +566,7 @@ if "recipe" in VARIANTS:
     print(recipe[settings].drop_duplicates().to_string(index=False))
     for line in summary[(summary["variant"] == "recipe") & (summary["split"] == "test")].itertuples():
         print(
-            f"rank {line.rank}, {figures.method_label(line.method)}: {line.mean:.2%} on the test set, {line.gap:+.2f} points from its dense net ({line.n} seeds)"
+            f"rank {line.rank}, {methods.label(line.method)}: {line.mean:.2%} on the test set, {line.gap:+.2f} points from its dense net ({line.n} seeds)"
         )
         base = "cosine" if "cosine" in VARIANTS else "slides"
         text = reading(("recipe", line.method, line.rank), (base, "svd_finetune", line.rank))
@@ -586,7 +587,7 @@ for other, found in wins.items():
 for other, found in wins.items():
     if found:
         print(
-            f"Noise & bias has the higher mean than {figures.method_label(other)} at {sum(gap > 0 for gap in found)} of {len(found)} ranks, by {np.mean(found):+.2f} points on average."
+            f"Noise & bias has the higher mean than {methods.label(other)} at {sum(gap > 0 for gap in found)} of {len(found)} ranks, by {np.mean(found):+.2f} points on average."
         )
 for base in ("svd_finetune", "scratch"):
     if wins[base]:
@@ -595,7 +596,7 @@ for base in ("svd_finetune", "scratch"):
             if abs(np.mean(wins[base])) < 0.5
             else "more than half a point: a difference that counts, if it holds over the seeds (see the intervals above)"
         )
-        print(f"Against {figures.method_label(base)} that is {size}.")
+        print(f"Against {methods.label(base)} that is {size}.")
 
 # %% [markdown]
 # How to read such a list:
@@ -729,5 +730,5 @@ for method, init in (("noise_bias", "lora"), ("svd", "svd")):
 own_accuracy, svd_accuracy = found["noise_bias"], found["svd"]
 assert own_accuracy > 0.15  # chance is 0.10
 print(
-    f"rank 2, {figures.dataset_label(notebook.dataset())}, {small['epochs']} epochs: {own['model', 'ratio_percent']:.1f}% of the parameters; noise & bias {own_accuracy:.1%}, SVD without training {svd_accuracy:.1%}"
+    f"rank 2, {names.dataset_label(notebook.dataset())}, {small['epochs']} epochs: {own['model', 'ratio_percent']:.1f}% of the parameters; noise & bias {own_accuracy:.1%}, SVD without training {svd_accuracy:.1%}"
 )

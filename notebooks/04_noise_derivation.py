@@ -67,9 +67,9 @@ import clora_lab as cl
 from clora_lab import noise
 from clora_lab.course import derivation, widgets, words
 from clora_lab.lab.data import datasets
-from clora_lab.lab.figures import figures, marks
+from clora_lab.lab.figures import laws, marks
 from clora_lab.lab.nets import models
-from clora_lab.slides import diagrams
+from clora_lab.slides import drawings, plots
 from clora_lab.studies import experiments
 
 DATASET = notebook.dataset()
@@ -86,7 +86,7 @@ rng = np.random.default_rng(SEED)
 # So slide 13 proposes to "attack the information in W aggressively": fill the space that $W$ leaves with noise.
 
 # %%
-notebook.show(diagrams.wds_stages(noise=True))
+notebook.show(drawings.wds_stages(noise=True))
 
 # %% [markdown]
 # **Predict first, then run** (먼저 예측하기). The noise $n$ will be chosen so that $dW + n$ has the size that $W$ had. At $d = 0.5$,
@@ -358,7 +358,7 @@ assert worst < 0.05
 # %%
 for name in models.TOY_TARGETS:
     weights = pd.Series(kernels[name].ravel(), name=f"layer {name}")
-    notebook.show(figures.noise_densities(weights, DECAYS, dataset=DATASET))
+    notebook.show(laws.noise_densities(weights, DECAYS, dataset=DATASET))
 
 # %% [markdown]
 # ## 5. Whose m and σ? — 유닛별인가, 행렬 전체인가
@@ -534,7 +534,7 @@ print(
 print(f"equal parts: d = 1/sqrt(2) = {1 / np.sqrt(2):.3f}")
 
 # %%
-notebook.show(figures.decay_curve(schedule, 48_000, dataset="fashion_mnist"))
+notebook.show(laws.decay_curve(schedule, 48_000, dataset="fashion_mnist"))
 
 # %% [markdown]
 # At the gate the noise has almost the full size of $W$, three times what is left of $W$ itself. Until then, $BA$ has learned to work *against* it.
@@ -562,7 +562,7 @@ notebook.say(source)
 
 # %%
 RANK = int(history.loc[history["rank"] > 0, "rank"].min())
-notebook.show(figures.variant_curves(history, rank=RANK))
+notebook.show(plots.noise_variants(history, rank=RANK))
 
 # %%
 last = history[(history["epoch"] == history["epoch"].max()) & (history["rank"] == RANK)]

@@ -75,7 +75,7 @@ from clora_lab.lab import names, paths, results, runner, training
 from clora_lab.lab.data import cifar
 from clora_lab.lab.figures import conv_figures, marks
 from clora_lab.lab.nets import models
-from clora_lab.slides import diagrams, published, shapes, slide_plots
+from clora_lab.slides import drawings, plots, published, shapes
 from clora_lab.studies import vgg16
 
 SLIDES = published.load("vgg16")
@@ -88,8 +88,8 @@ rng = np.random.default_rng(SEED)
 # two dense layers. The output layer stays as it is.
 
 # %%
-stack, wrapped_names = slide_plots.stack(shapes.VGG16_WRAPPED, shapes.VGG16)
-notebook.show(diagrams.layer_stack(stack, wrapped_names, title="VGG16 for 32 × 32 images"))
+stack, wrapped_names = plots.stack(shapes.VGG16_WRAPPED, shapes.VGG16)
+notebook.show(drawings.layer_stack(stack, wrapped_names, title="VGG16 for 32 × 32 images"))
 
 # %% [markdown]
 # The table of shapes and the Keras model must agree:
@@ -264,7 +264,7 @@ for layer in (convolutions[0], convolutions[1], convolutions[4], convolutions[12
     )
 
 # %%
-notebook.show(slide_plots.layer_parameters(16, 16))
+notebook.show(plots.layer_parameters(16, 16))
 
 # %% [markdown]
 # ### A rank for each layer — 층마다 다른 랭크

@@ -64,7 +64,7 @@ import scipy.stats
 from clora_lab.course import words
 from clora_lab.lab import names, paths, results, runner, stats
 from clora_lab.lab.figures import marks
-from clora_lab.slides import audit, conclusion, conclusion_figures, published, slide_figures
+from clora_lab.slides import audit, conclusion, conclusion_figures, figures, published
 from clora_lab.studies import experiments
 
 pd.set_option("display.max_colwidth", 200)
@@ -331,7 +331,7 @@ slips[slips["slide"] != 23].drop(columns="how").set_index("slide")
 # Those of slide 23 are marked in its table (†). Notebooks 03, 05 and 06 take each study's slips apart; `python -m clora_lab audit` lists all of them with the way they were recomputed.
 
 # %%
-drawn = {figure.slide: figure for figure in slide_figures.slide_figures(notebook.results_dir())}
+drawn = {figure.slide: figure for figure in figures.slide_figures(notebook.results_dir())}
 notebook.show(drawn[23].published())
 
 # %% [markdown]
@@ -341,7 +341,7 @@ notebook.show(drawn[23].published())
 notebook.show(drawn[24].published())
 try:
     notebook.show(drawn[24].measured())
-except slide_figures.MissingResults as missing:
+except figures.MissingResults as missing:
     print(missing)
 
 # %% [markdown]

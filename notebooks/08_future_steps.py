@@ -66,9 +66,8 @@ from clora_lab import factorize, noise
 from clora_lab.course import widgets, words
 from clora_lab.lab import paths, results, runner
 from clora_lab.lab.data import datasets
-from clora_lab.lab.figures import future_figures
 from clora_lab.lab.nets import models
-from clora_lab.studies import experiments, future
+from clora_lab.studies import experiments, future, future_figures
 
 # %% [markdown]
 # ## 1. How to ask — 질문하는 법

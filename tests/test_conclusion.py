@@ -12,7 +12,7 @@ import pytest
 import scipy.stats
 
 from clora_lab.lab import names, stats
-from clora_lab.lab.figures.figure_base import MissingResults
+from clora_lab.lab.frames import MissingResults
 from clora_lab.lab.results import FLOATS, INTEGERS, columns
 from clora_lab.slides import conclusion, conclusion_figures, published
 

@@ -6,7 +6,8 @@ import pytest
 
 import clora_lab as cl
 from clora_lab import rules
-from clora_lab.lab.figures import conv_figures, figures
+from clora_lab.lab import frames
+from clora_lab.lab.figures import conv_figures, style
 from clora_lab.lab.nets import models
 from clora_lab.lab.results import columns
 from clora_lab.slides import published
@@ -70,7 +71,7 @@ def test_spectrum_of_an_svd_start_is_the_head_of_the_dense_one(factorization):
         dense, kept = (own[own["net"] == name]["value"].to_numpy() for name in ("dense", "kept"))
         assert len(kept) == (9 if factorization == "loralib" else 3) < len(dense)
         np.testing.assert_allclose(kept, dense[: len(kept)], rtol=1e-3)
-    text = figures.alt_text(conv_figures.spectra(table, "Spectra"))
+    text = style.alt_text(conv_figures.spectra(table, "Spectra"))
     assert "block3_conv1" in text
     with pytest.raises(ValueError, match="no wrapped layers"):
         conv_figures.kept_kernels(net)
@@ -122,12 +123,12 @@ def test_conditions_are_read_from_the_rows(rows):
 def test_table_and_plot_say_what_was_measured(rows):
     fig = conv_figures.comparison_table(rows)
     for part in ("from random initialisation", "45.00", "75.57 ± 0.40", "Low-rank"):
-        assert part in figures.alt_text(fig)
+        assert part in style.alt_text(fig)
     printed = {text.get_text() for text in fig.axes[0].texts}
     assert {"45.00", "44.00", "40.00", "75.57 ± 0.40", "pair equal"} <= printed
     fig = conv_figures.accuracy_against_flops(rows)
-    assert "12.0 to 12.0% of the FLOPs" in figures.alt_text(fig)
-    with pytest.raises(figures.MissingResults, match="dense net alone"):
+    assert "12.0 to 12.0% of the FLOPs" in style.alt_text(fig)
+    with pytest.raises(frames.MissingResults, match="dense net alone"):
         conv_figures.accuracy_against_flops(rows[rows["method"] == "dense"])
 
 

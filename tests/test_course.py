@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from clora_lab.course import notebook, words
 from clora_lab.lab.data import datasets, text
 from clora_lab.lab.figures import style
-from clora_lab.lab.figures.decay import decay_curve
+from clora_lab.lab.figures.laws import decay_curve
 from clora_lab.lab.nets import bert_models
 from clora_lab.lab.results import HISTORY_COLUMNS, RESULT_COLUMNS, ResultsStore
 from clora_lab.studies import bert, experiments, vgg16

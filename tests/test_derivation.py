@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from clora_lab.course import derivation
-from clora_lab.lab.figures import figures
+from clora_lab.lab.figures import style
 
 SIZE = 200_000
 
@@ -154,7 +154,7 @@ def test_correlation_plot_lays_simulation_on_algebra(weights):
         np.testing.assert_allclose(points.get_ydata(), expected, rtol=0.04)
         drawn = lines[f"ρ = {correlation:g}, algebra"].get_ydata()
         assert np.abs(drawn - 1).max() == pytest.approx(0.5, abs=1e-3)
-    assert "1.5 for ρ = 0.5" in figures.alt_text(fig)
+    assert "1.5 for ρ = 0.5" in style.alt_text(fig)
 
 
 def test_quantile_plot_draws_standardised_quantiles():
@@ -165,6 +165,6 @@ def test_quantile_plot_draws_standardised_quantiles():
     np.testing.assert_allclose(lines["normal"].get_ydata(), lines["normal"].get_xdata(), atol=0.35)
     assert lines["uniform"].get_ydata().max() == pytest.approx(3**0.5, abs=0.02)
     assert lines["Laplace"].get_ydata().max() > 5
-    assert "scikit-learn digits" in figures.alt_text(fig) and "uniform -1.2" in figures.alt_text(fig)
+    assert "scikit-learn digits" in style.alt_text(fig) and "uniform -1.2" in style.alt_text(fig)
     with pytest.raises(ValueError, match="at least one sample"):
         derivation.quantile_plot({})

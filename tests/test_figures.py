@@ -3,6 +3,7 @@
 The frames below are synthetic: seeded curves of a plausible shape, not results.
 """
 
+import doctest
 import re
 import xml.etree.ElementTree as ElementTree
 
@@ -14,7 +15,22 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation, Text
 from PIL import Image
 
-from clora_lab.lab.figures import figures
+from clora_lab import methods
+from clora_lab.lab import frames
+from clora_lab.lab.figures import compare, laws, style, training
+from clora_lab.slides import plots
+
+FOUR = methods.names("slides")
+FIGURES = {
+    "slide_09": laws.decay_curve,
+    "slide_10": training.training_curves,
+    "slide_12": plots.path_accuracies,
+    "slide_14": laws.noise_densities,
+    "slide_15": plots.noise_variants,
+    "slide_16_curves": training.method_curves,
+    "slide_16_table": compare.comparison_table,
+    "slide_16_ratio": compare.accuracy_against_ratio,
+}
 
 EPOCHS = 30
 RATIOS = {16: 9.9, 32: 19.5, 64: 38.9}
@@ -69,12 +85,7 @@ def synthetic_run(method="wds", rank=16, variant="slides", seed=0):
 
 
 def synthetic_history(seeds=(0, 1, 2), ranks=(16, 32, 64)):
-    runs = [
-        synthetic_run(method, rank, seed=seed)
-        for method in figures.SLIDE_METHODS
-        for rank in ranks
-        for seed in seeds
-    ]
+    runs = [synthetic_run(method, rank, seed=seed) for method in FOUR for rank in ranks for seed in seeds]
     runs += [synthetic_run("noise_bias", 16, "noise_to_end", seed) for seed in seeds]
     return pd.concat(runs, ignore_index=True)
 
@@ -145,7 +156,7 @@ def gallery(history, weights):
         "slide_16_table": {"comparison": synthetic_comparison()},
         "slide_16_ratio": {"summary": synthetic_summary()},
     }
-    return {key: draw(**arguments.get(key, {"history": history})) for key, draw in figures.FIGURES.items()}
+    return {key: draw(**arguments.get(key, {"history": history})) for key, draw in FIGURES.items()}
 
 
 def line(ax, label):
@@ -172,16 +183,16 @@ def by_epoch(history, column, **wanted):
 # --- every figure ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("key", figures.FIGURES)
+@pytest.mark.parametrize("key", FIGURES)
 def test_title_names_the_dataset_and_alt_text_has_numbers(gallery, key):
     fig = gallery[key]
     assert "Fashion-MNIST" in fig.get_suptitle()
-    text = figures.alt_text(fig)
+    text = style.alt_text(fig)
     assert "Fashion-MNIST" in text and re.search(r"\d\.\d|\d,\d{3}", text)
     assert text.endswith(".") and "nan" not in text.lower()
 
 
-@pytest.mark.parametrize("key", figures.FIGURES)
+@pytest.mark.parametrize("key", FIGURES)
 def test_text_is_large_enough_and_inside_the_figure(gallery, key):
     fig = gallery[key]
     fig.draw_without_rendering()
@@ -202,7 +213,7 @@ def tick_texts(fig):
     }
 
 
-@pytest.mark.parametrize("key", figures.FIGURES)
+@pytest.mark.parametrize("key", FIGURES)
 def test_title_panels_and_legend_do_not_overlap(gallery, key):
     fig = gallery[key]
     fig.draw_without_rendering()
@@ -214,17 +225,11 @@ def test_title_panels_and_legend_do_not_overlap(gallery, key):
             assert not box.padded(-1).overlaps(other.padded(-1)), (box, other)
 
 
-@pytest.mark.parametrize("key", [key for key in figures.FIGURES if "table" not in key])
+@pytest.mark.parametrize("key", [key for key in FIGURES if "table" not in key])
 def test_axes_are_labelled(gallery, key):
     fig = gallery[key]
     assert any(ax.get_xlabel() for ax in fig.axes) and any(ax.get_ylabel() for ax in fig.axes)
     assert fig.legends
-
-
-def test_the_registry_describes_each_figure():
-    for key, draw in figures.FIGURES.items():
-        slide = int(key.split("_")[1])
-        assert draw.__doc__.startswith(f"Slide {slide}")
 
 
 def test_figures_leave_pyplot_and_the_callers_settings_alone(one_seed):
@@ -232,7 +237,7 @@ def test_figures_leave_pyplot_and_the_callers_settings_alone(one_seed):
         before = dict(plt.rcParams)
         open_before = plt.get_fignums()
         for _ in range(3):
-            figures.training_curves(one_seed)
+            training.training_curves(one_seed)
         assert plt.get_fignums() == open_before
         assert dict(plt.rcParams) == before
 
@@ -240,7 +245,7 @@ def test_figures_leave_pyplot_and_the_callers_settings_alone(one_seed):
 def test_notebook_output_carries_the_alt_text(gallery):
     data, metadata = gallery["slide_09"]._repr_mimebundle_()
     assert data["image/png"].startswith(b"\x89PNG")
-    assert metadata["image/png"]["alt"] == figures.alt_text(gallery["slide_09"])
+    assert metadata["image/png"]["alt"] == style.alt_text(gallery["slide_09"])
 
 
 # --- files ----------------------------------------------------------------------------------------
@@ -248,36 +253,34 @@ def test_notebook_output_carries_the_alt_text(gallery):
 
 def test_save_writes_both_files_with_description(tmp_path, gallery):
     fig = gallery["slide_10"]
-    png, svg = figures.save(fig, tmp_path / "new" / "slide_10.v2")
+    png, svg = style.save(fig, tmp_path / "new" / "slide_10.v2")
     assert [png.name, svg.name] == ["slide_10.v2.png", "slide_10.v2.svg"]
     assert sorted(path.name for path in png.parent.iterdir()) == [png.name, svg.name]
     with Image.open(png) as image:
-        assert image.info["Description"] == figures.alt_text(fig)
+        assert image.info["Description"] == style.alt_text(fig)
         assert image.width == round(6.4 * 160)
         assert image.info["dpi"][0] == pytest.approx(160, abs=0.1)
     text = svg.read_text(encoding="utf-8")
-    assert figures.alt_text(fig) in "".join(ElementTree.fromstring(text).itertext())
+    assert style.alt_text(fig) in "".join(ElementTree.fromstring(text).itertext())
     assert "<dc:date>" not in text
 
 
-@pytest.mark.parametrize("key", figures.FIGURES)
+@pytest.mark.parametrize("key", FIGURES)
 def test_files_repeat_byte_for_byte(tmp_path, gallery, key):
-    first = [path.read_bytes() for path in figures.save(gallery[key], tmp_path / "a")]
+    first = [path.read_bytes() for path in style.save(gallery[key], tmp_path / "a")]
     with plt.rc_context({"svg.hashsalt": "another", "font.size": 14}):
-        second = [path.read_bytes() for path in figures.save(gallery[key], tmp_path / "b")]
+        second = [path.read_bytes() for path in style.save(gallery[key], tmp_path / "b")]
     assert first == second
 
 
 def test_a_figure_drawn_anew_gives_the_same_svg(tmp_path, one_seed):
-    files = [
-        figures.save(figures.training_curves(one_seed), tmp_path / name)[1].read_bytes() for name in "ab"
-    ]
+    files = [style.save(training.training_curves(one_seed), tmp_path / name)[1].read_bytes() for name in "ab"]
     assert files[0] == files[1]
 
 
 def test_a_save_that_fails_leaves_the_old_files_and_no_draft(tmp_path, gallery, monkeypatch):
     fig = gallery["slide_09"]
-    old = {path: path.read_bytes() for path in figures.save(fig, tmp_path / "slide")}
+    old = {path: path.read_bytes() for path in style.save(fig, tmp_path / "slide")}
 
     def broken(path, **options):
         path.write_bytes(b"half")
@@ -285,13 +288,13 @@ def test_a_save_that_fails_leaves_the_old_files_and_no_draft(tmp_path, gallery, 
 
     monkeypatch.setattr(fig, "savefig", broken)
     with pytest.raises(OSError, match="disk full"):
-        figures.save(fig, tmp_path / "slide")
+        style.save(fig, tmp_path / "slide")
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == old
 
 
 def test_a_figure_without_description_is_refused(tmp_path):
     with pytest.raises(ValueError, match="`fig` must carry a description.*alt_text"):
-        figures.save(Figure(), tmp_path / "x")
+        style.save(Figure(), tmp_path / "x")
     assert not list(tmp_path.iterdir())
 
 
@@ -299,7 +302,7 @@ def test_a_figure_without_description_is_refused(tmp_path):
 
 
 def test_decay_curve_draws_schedule_phases_and_noise():
-    fig = figures.decay_curve(linear_decay, 48_000, gate=0.3)
+    fig = laws.decay_curve(linear_decay, 48_000, gate=0.3)
     (ax,) = fig.axes
     decay = line(ax, "decay d: what is left of W")
     np.testing.assert_allclose(decay.get_ydata(), linear_decay(decay.get_xdata()))
@@ -314,16 +317,16 @@ def test_decay_curve_draws_schedule_phases_and_noise():
 
 def test_decay_curve_shows_what_was_recorded(one_seed):
     run = one_seed.query("method == 'wds' and rank == 16")
-    (ax,) = figures.decay_curve(linear_decay, 48_000, recorded=run).axes
+    (ax,) = laws.decay_curve(linear_decay, 48_000, recorded=run).axes
     points = line(ax, "d recorded after each epoch")
     np.testing.assert_array_equal(points.get_xdata(), run["step"])
     np.testing.assert_array_equal(points.get_ydata(), run["decay"])
-    with pytest.raises(figures.MissingResults, match=r"`recorded` must have the columns \['step'\]"):
-        figures.decay_curve(linear_decay, 48_000, recorded=run.drop(columns="step"))
+    with pytest.raises(frames.MissingResults, match=r"`recorded` must have the columns \['step'\]"):
+        laws.decay_curve(linear_decay, 48_000, recorded=run.drop(columns="step"))
 
 
 def test_decay_curve_without_noise_or_phases():
-    fig = figures.decay_curve(lambda step: np.full(len(step), 0.5), 1, noise=False)
+    fig = laws.decay_curve(lambda step: np.full(len(step), 0.5), 1, noise=False)
     (ax,) = fig.axes
     assert len(ax.lines) == 1
     assert set(ydata(ax, "decay d: what is left of W")) == {0.5}
@@ -333,7 +336,7 @@ def test_decay_curve_compares_named_schedules():
     def square(step):
         return (1 - step / 300) ** 2
 
-    fig = figures.decay_curve({"linear": linear_decay, "square": square}, 300)
+    fig = laws.decay_curve({"linear": linear_decay, "square": square}, 300)
     np.testing.assert_allclose(ydata(fig.axes[0], "square"), square(np.arange(301)))
     assert "square at iteration 88" in fig.alt_text  # (1 - 88/300)^2 = 0.4994
 
@@ -341,25 +344,25 @@ def test_decay_curve_compares_named_schedules():
 @pytest.mark.parametrize("steps", [0, -3, 2.5, "many"])
 def test_decay_curve_refuses_total_steps(steps):
     with pytest.raises(ValueError, match=f"`total_steps` must be.*Received: {steps!r}"):
-        figures.decay_curve(linear_decay, steps)
+        laws.decay_curve(linear_decay, steps)
 
 
 def test_decay_curve_refuses_bad_schedules():
     with pytest.raises(ValueError, match="`schedule` 'bad' must return one finite value a step"):
-        figures.decay_curve({"bad": lambda step: 0.5}, 10)
+        laws.decay_curve({"bad": lambda step: 0.5}, 10)
     with pytest.raises(ValueError, match="1 not finite"):
-        figures.decay_curve(lambda step: np.where(step == 3, np.nan, 1.0), 10)
+        laws.decay_curve(lambda step: np.where(step == 3, np.nan, 1.0), 10)
     with pytest.raises(ValueError, match="an empty mapping"):
-        figures.decay_curve({}, 10)
+        laws.decay_curve({}, 10)
 
 
 # --- slides 10, 12, 15, 16: histories -------------------------------------------------------------
 
 
 def test_training_curves_draw_the_frame(one_seed):
-    loss, accuracy, *strips = figures.training_curves(one_seed).axes
+    loss, accuracy, *strips = training.training_curves(one_seed).axes
     run = {"method": "wds", "rank": 16, "variant": "slides"}
-    for label, prefix, _ in figures.VIEWS:
+    for label, prefix, _ in training.VIEWS:
         for ax, metric in ((loss, "loss"), (accuracy, "accuracy")):
             np.testing.assert_array_equal(ydata(ax, label), by_epoch(one_seed, prefix + metric, **run))
     for strip in strips:
@@ -370,17 +373,17 @@ def test_training_curves_draw_the_frame(one_seed):
 
 
 def test_several_seeds_become_a_mean_with_a_band(history):
-    fig = figures.training_curves(history)
+    fig = training.training_curves(history)
     accuracy = fig.axes[1]
     run = {"method": "wds", "rank": 16, "variant": "slides"}
     mean = by_epoch(history, "val_accuracy", **run)
-    np.testing.assert_allclose(ydata(accuracy, figures.TRAINED), mean)
+    np.testing.assert_allclose(ydata(accuracy, training.TRAINED), mean)
     rows = history.query("method == 'wds' and rank == 16")
     spread = rows.groupby("epoch")["val_accuracy"].std().to_numpy()
     corners = accuracy.collections[1].get_paths()[0].vertices[:, 1]
     assert corners.max() == pytest.approx((mean + spread).max())
     assert "3 seeds" in subtitle(fig)
-    one = figures.training_curves(history[history["seed"] == 1])
+    one = training.training_curves(history[history["seed"] == 1])
     assert "One seed (1)" in subtitle(one) and not one.axes[1].collections
 
 
@@ -390,12 +393,12 @@ def subtitle(fig):
 
 
 def test_training_curves_say_what_was_not_measured(one_seed):
-    fig = figures.training_curves(one_seed.drop(columns="val_compressed_loss"))
+    fig = training.training_curves(one_seed.drop(columns="val_compressed_loss"))
     assert "No rows for: val_compressed_loss" in subtitle(fig)
 
 
 def test_path_accuracies_note_is_read_off_the_data(one_seed):
-    fig = figures.path_accuracies(one_seed)
+    fig = plots.path_accuracies(one_seed)
     rows = one_seed.query("method == 'wds' and rank == 16").set_index("epoch")
     original = rows["val_original_accuracy"]
     np.testing.assert_array_equal(ydata(fig.axes[0], "Original path alone (d·W)"), original)
@@ -405,47 +408,47 @@ def test_path_accuracies_note_is_read_off_the_data(one_seed):
     (note,) = texts(fig)
     change = 100 * (original[20] - original[0])
     assert note == f"epoch 20, d = 0.23:\n{original[20]:.1%} (−{-change:.1f} points)"
-    (early,) = texts(figures.path_accuracies(one_seed, note_decay=0.9))
+    (early,) = texts(plots.path_accuracies(one_seed, note_decay=0.9))
     assert early.startswith("epoch 4, d = 0.90")
 
 
 def test_the_slides_reading_is_shown_for_their_dataset_only(one_seed):
-    star = line(figures.path_accuracies(one_seed).axes[0], "Slide 12, d = 0.23: 80.1% (−9.2 points)")
+    star = line(plots.path_accuracies(one_seed).axes[0], "Slide 12, d = 0.23: 80.1% (−9.2 points)")
     assert (star.get_xdata()[0], star.get_ydata()[0]) == (20, 0.8007)
-    digits = figures.path_accuracies(one_seed.assign(dataset="digits"))
+    digits = plots.path_accuracies(one_seed.assign(dataset="digits"))
     assert len(digits.axes[0].lines) == 2 and "digits" in digits.get_suptitle()
 
 
 def test_path_accuracies_need_both_paths(one_seed):
-    with pytest.raises(figures.MissingResults, match="'val_original_accuracy'.*reproduce toy"):
-        figures.path_accuracies(one_seed.assign(val_original_accuracy=np.nan))
+    with pytest.raises(frames.MissingResults, match="'val_original_accuracy'.*reproduce toy"):
+        plots.path_accuracies(one_seed.assign(val_original_accuracy=np.nan))
 
 
 def test_variant_curves_draw_three_cases(history):
-    fig = figures.variant_curves(history)
+    fig = plots.noise_variants(history)
     cases = [("wds", "slides"), ("noise_bias", "noise_to_end"), ("noise_bias", "slides")]
     for column, (method, variant) in enumerate(cases):
         run = {"method": method, "variant": variant, "rank": 16}
         for row, metric in enumerate(("loss", "accuracy")):
             np.testing.assert_allclose(
-                ydata(fig.axes[3 * row + column], figures.COMPRESSED),
+                ydata(fig.axes[3 * row + column], training.COMPRESSED),
                 by_epoch(history, f"val_compressed_{metric}", **run),
             )
 
 
 def test_variant_curves_name_a_missing_case(history):
-    fig = figures.variant_curves(history[history["variant"] == "slides"])
+    fig = plots.noise_variants(history[history["variant"] == "slides"])
     assert "No rows for: Noise & bias until the end" in subtitle(fig)
     assert texts(fig) == ["not measured", "not measured"]
 
 
 def test_method_curves_draw_four_methods_by_ranks(history):
-    fig = figures.method_curves(history)
+    fig = training.method_curves(history)
     assert len(fig.axes) == 12
-    cells = [(rank, method) for rank in (16, 32, 64) for method in figures.SLIDE_METHODS]
+    cells = [(rank, method) for rank in (16, 32, 64) for method in FOUR]
     for ax, (rank, method) in zip(fig.axes, cells, strict=True):
         run = {"method": method, "rank": rank, "variant": "slides"}
-        for label, column in ((figures.TRAINED, "val_"), (figures.COMPRESSED, "val_compressed_")):
+        for label, column in ((training.TRAINED, "val_"), (training.COMPRESSED, "val_compressed_")):
             expected = by_epoch(history, f"{column}accuracy", **run)
             np.testing.assert_allclose(ydata(ax, label), expected)
         assert [text.get_text() for text in ax.texts] == [f"{expected[-1]:.1%}"]
@@ -453,34 +456,34 @@ def test_method_curves_draw_four_methods_by_ranks(history):
 
 def test_method_curves_mark_a_gap(one_seed):
     gap = (one_seed["method"] == "bias") & (one_seed["rank"] == 32)
-    fig = figures.method_curves(one_seed[~gap])
+    fig = training.method_curves(one_seed[~gap])
     assert "No rows for: Bias (C_weights), rank 32" in subtitle(fig)
     assert texts(fig).count("no rows") == 1
 
 
 HISTORY_FIGURES = (
-    figures.training_curves,
-    figures.path_accuracies,
-    figures.variant_curves,
-    figures.method_curves,
+    training.training_curves,
+    plots.path_accuracies,
+    plots.noise_variants,
+    training.method_curves,
 )
 
 
 @pytest.mark.parametrize("draw", HISTORY_FIGURES)
 def test_an_empty_history_says_how_to_fill_it(draw, history):
-    with pytest.raises(figures.MissingResults, match="0 rows.*python -m clora_lab reproduce toy"):
+    with pytest.raises(frames.MissingResults, match="0 rows.*python -m clora_lab reproduce STUDY"):
         draw(history.iloc[:0])
-    with pytest.raises(figures.MissingResults, match=r"columns \['seed'\].*reproduce toy"):
+    with pytest.raises(frames.MissingResults, match=r"columns \['seed'\].*reproduce toy"):
         draw(history.drop(columns="seed"))
-    with pytest.raises(figures.MissingResults, match="reproduce toy"):
+    with pytest.raises(frames.MissingResults, match="reproduce toy"):
         draw(history[history["method"] == "bias"].assign(method="dense"))
     with pytest.raises(ValueError, match="`history` must be a pandas DataFrame. Received: list"):
         draw([])
 
 
 def test_a_missing_run_is_named(one_seed):
-    with pytest.raises(figures.MissingResults, match="'rank': 8.*'variant': 'slides'.*reproduce"):
-        figures.training_curves(one_seed, rank=8)
+    with pytest.raises(frames.MissingResults, match="'rank': 8.*'variant': 'slides'.*reproduce"):
+        training.training_curves(one_seed, rank=8)
 
 
 @pytest.mark.parametrize("draw", HISTORY_FIGURES)
@@ -505,7 +508,7 @@ def moments(drawn):
 
 
 def test_densities_have_the_moments_of_the_equation(weights):
-    fig = figures.noise_densities(weights, [0.9, 0.5])
+    fig = laws.noise_densities(weights, [0.9, 0.5])
     m, sigma = weights.mean(), weights.std()
     for ax, d in zip(fig.axes, (0.9, 0.5), strict=True):
         expected = {
@@ -525,16 +528,16 @@ def test_densities_have_the_moments_of_the_equation(weights):
 
 def test_densities_repeat_and_take_their_own_noise(weights):
     def noise(**options):
-        return ydata(figures.noise_densities(weights, 0.5, **options).axes[0], "noise n")
+        return ydata(laws.noise_densities(weights, 0.5, **options).axes[0], "noise n")
 
     np.testing.assert_array_equal(noise(), noise())
     assert not np.array_equal(noise(), noise(rng=np.random.default_rng(9)))
-    wide = figures.noise_densities(weights, 0.6, mean=1.0, std=0.5).axes[0]
+    wide = laws.noise_densities(weights, 0.6, mean=1.0, std=0.5).axes[0]
     assert moments(line(wide, "noise n"))[1:] == pytest.approx((0.4, 0.4), rel=0.05)
 
 
 def test_densities_at_the_ends_are_spikes(weights):
-    start, end = figures.noise_densities(weights, [1.0, 0.0]).axes
+    start, end = laws.noise_densities(weights, [1.0, 0.0]).axes
     assert set(line(start, "noise n").get_xdata()) == {0}
     assert set(line(end, "d·W").get_xdata()) == {0}
 
@@ -553,7 +556,7 @@ def test_densities_at_the_ends_are_spikes(weights):
 )
 def test_densities_refuse(weights, options, message):
     with pytest.raises(ValueError, match=message):
-        figures.noise_densities(**{"weights": weights, "decay": 0.5, **options})
+        laws.noise_densities(**{"weights": weights, "decay": 0.5, **options})
 
 
 # --- slide 16: tables -----------------------------------------------------------------------------
@@ -566,7 +569,7 @@ def cells(fig, weight=None):
 
 def test_table_prints_every_value_and_bolds_the_best():
     table = synthetic_comparison()
-    fig = figures.comparison_table(table)
+    fig = compare.comparison_table(table)
     printed = cells(fig)
     for row in table.itertuples():
         assert f"{100 * row.measured_mean:.2f} ± {100 * row.measured_sd:.2f}" in printed
@@ -578,7 +581,7 @@ def test_table_prints_every_value_and_bolds_the_best():
     bold = cells(fig, "bold")
     assert {"83.74", "83.93", "84.23"} <= set(bold)  # noise & bias wins each line of the slide
     assert not {"82.10", "87.79"} & set(bold)
-    four = table[table["method"].isin(figures.SLIDE_METHODS)]
+    four = table[table["method"].isin(FOUR)]
     for _, rows in four.groupby("rank"):
         best = rows.loc[rows["measured_mean"].idxmax()]
         assert f"{100 * best['measured_mean']:.2f} ± {100 * best['measured_sd']:.2f}" in bold
@@ -588,36 +591,36 @@ def test_table_reads_percent_and_refuses_a_mixture():
     table = synthetic_comparison()
     percent = table.copy()
     percent[["published_accuracy", "measured_mean", "measured_sd", "difference"]] *= 100
-    assert cells(figures.comparison_table(percent)) == cells(figures.comparison_table(table))
+    assert cells(compare.comparison_table(percent)) == cells(compare.comparison_table(table))
     table["published_accuracy"] *= 100
     with pytest.raises(ValueError, match="all of .* as fractions or all in percent"):
-        figures.comparison_table(table)
+        compare.comparison_table(table)
 
 
 def test_table_with_gaps_names_them():
     table = synthetic_comparison()
     gap = (table["method"] == "noise") & (table["rank"] == 64)
     table.loc[gap, ["measured_mean", "measured_sd", "n_seeds", "difference"]] = np.nan
-    fig = figures.comparison_table(table[table["method"].isin(figures.SLIDE_METHODS)])
+    fig = compare.comparison_table(table[table["method"].isin(FOUR)])
     assert "No rows for: Scheduled noise, rank 64" in subtitle(fig)
     assert cells(fig).count("–") == 2  # measured and difference
     published = table.assign(measured_mean=np.nan, measured_sd=np.nan, n_seeds=np.nan)
-    assert "Nothing measured yet".lower() in subtitle(figures.comparison_table(published)).lower()
+    assert "Nothing measured yet".lower() in subtitle(compare.comparison_table(published)).lower()
 
 
 def test_table_refuses():
     table = synthetic_comparison()
-    with pytest.raises(figures.MissingResults, match="reproduce toy"):
-        figures.comparison_table(table.iloc[:0])
-    with pytest.raises(figures.MissingResults, match="reproduce toy"):
-        figures.comparison_table(table[table["method"] == "dense"])
+    with pytest.raises(frames.MissingResults, match="reproduce STUDY"):
+        compare.comparison_table(table.iloc[:0])
+    with pytest.raises(frames.MissingResults, match="reproduce STUDY"):
+        compare.comparison_table(table[table["method"] == "dense"])
     with pytest.raises(ValueError, match="one row for each of .*'dense'.*select one"):
-        figures.comparison_table(pd.concat([table, table.iloc[:1]]))
+        compare.comparison_table(pd.concat([table, table.iloc[:1]]))
 
 
 def test_ratio_plot_draws_the_frame():
     summary = synthetic_summary(("validation", "test"))
-    fig = figures.accuracy_against_ratio(summary)
+    fig = compare.accuracy_against_ratio(summary)
     assert [ax.get_title() for ax in fig.axes] == ["Validation set", "Test set"]
     for ax, split in zip(fig.axes, ("validation", "test"), strict=True):
         drawn = {bars.get_label(): bars for bars in ax.containers}
@@ -626,7 +629,7 @@ def test_ratio_plot_draws_the_frame():
             if method == "dense":
                 assert set(ydata(ax, "Dense")) == set(rows["mean"])
                 continue
-            points, _, (bars,) = drawn[figures.METHOD_LABELS[method]].lines
+            points, _, (bars,) = drawn[methods.label(method)].lines
             np.testing.assert_array_equal(points.get_xdata(), rows["ratio_percent"])
             np.testing.assert_array_equal(points.get_ydata(), rows["mean"])
             lengths = [np.ptp(segment[:, 1]) for segment in bars.get_segments()]
@@ -646,37 +649,31 @@ def test_ratio_plot_draws_the_frame():
 def test_long_titles_are_broken_not_cut(one_seed):
     empty = synthetic_comparison().assign(measured_mean=np.nan, note="published: validation")
     long = one_seed.assign(dataset="a dataset whose name goes on and on, and on still further")
-    for fig in (figures.comparison_table(empty), figures.training_curves(long)):
+    for fig in (compare.comparison_table(empty), training.training_curves(long)):
         fig.draw_without_rendering()
         for text in (fig._suptitle, *fig.artists):
             assert text.get_window_extent().x1 <= 640
-    assert "and 9 more" in " ".join(subtitle(figures.comparison_table(empty)).split())
+    assert "and 9 more" in " ".join(subtitle(compare.comparison_table(empty)).split())
 
 
 def test_notes_of_the_tables_reach_the_subtitle():
     noted = synthetic_comparison().assign(note="published: validation, measured: test")
     noted["n_seeds"] = noted["n_seeds"].astype("Int64")
-    assert "published: validation, measured: test" in subtitle(figures.comparison_table(noted))
+    assert "published: validation, measured: test" in subtitle(compare.comparison_table(noted))
     summary = synthetic_summary().assign(variant="cosine")
-    assert "variant: cosine" in subtitle(figures.accuracy_against_ratio(summary))
+    assert "variant: cosine" in subtitle(compare.accuracy_against_ratio(summary))
     with pytest.raises(ValueError, match="one row for each of .*'split'.*select one"):
-        figures.accuracy_against_ratio(pd.concat([summary, synthetic_summary()]))
+        compare.accuracy_against_ratio(pd.concat([summary, synthetic_summary()]))
 
 
 def test_ratio_plot_of_one_seed_without_baselines():
-    summary = synthetic_summary().query("method in @figures.SLIDE_METHODS").assign(sd=np.nan, n=1)
-    fig = figures.accuracy_against_ratio(summary)
+    summary = synthetic_summary().query("method in @FOUR").assign(sd=np.nan, n=1)
+    fig = compare.accuracy_against_ratio(summary)
     assert subtitle(fig).startswith("One seed\nNo rows for: Dense; SVD, no training")
-    with pytest.raises(figures.MissingResults, match="'dense'.*reproduce toy"):
-        figures.accuracy_against_ratio(synthetic_summary().query("method == 'dense'"))
+    with pytest.raises(frames.MissingResults, match="'dense'.*reproduce STUDY"):
+        compare.accuracy_against_ratio(synthetic_summary().query("method == 'dense'"))
 
 
-# --- looks ----------------------------------------------------------------------------------------
-
-
-def test_methods_differ_in_colour_marker_and_line():
-    for key in ("color", "marker"):
-        seen = [style[key] for style in figures.METHOD_STYLES.values()]
-        assert len(set(seen)) == len(seen)
-    assert len({figures.METHOD_STYLES[method]["linestyle"] for method in figures.SLIDE_METHODS}) == 4
-    assert set(figures.METHOD_LABELS) == set(figures.METHOD_STYLES)
+def test_the_examples_run():
+    results = doctest.testmod(laws)
+    assert results.attempted and not results.failed

@@ -11,12 +11,11 @@ import pytest
 from test_conclusion import run
 
 from clora_lab.course.widgets import surface
-from clora_lab.lab.figures import future_figures
-from clora_lab.lab.figures.figure_base import MissingResults
+from clora_lab.lab.frames import MissingResults
 from clora_lab.lab.nets import models
 from clora_lab.lab.paths import data_dir
 from clora_lab.lab.results import ResultsStore
-from clora_lab.studies import experiments, future
+from clora_lab.studies import experiments, future, future_figures
 
 SEEDS = range(5)
 NOISE = np.array([0.1, -0.1, 0.2, -0.2, 0.0])  # of the differences, in points

@@ -16,12 +16,12 @@ import pandas as pd
 import pytest
 
 from clora_lab.lab.data import datasets
-from clora_lab.lab.figures import figure_tables, figures
-from clora_lab.lab.figures.figure_base import MissingResults
+from clora_lab.lab.figures import marks, style
+from clora_lab.lab.frames import MissingResults
 from clora_lab.lab.names import METHODS
 from clora_lab.lab.results import FLOATS, INTEGERS, ResultsStore, columns
-from clora_lab.slides import audit, diagrams, published, slide_figures, slide_page, slide_plots
-from clora_lab.slides.slide_figures import SlideFigure
+from clora_lab.slides import audit, drawings, figures, page, plots, published
+from clora_lab.slides.figures import SlideFigure
 
 
 def record(folder, study, values, ratios, **settings):
@@ -93,28 +93,28 @@ def subtitle(fig):
 
 
 def by_stem(results=None, lang="en"):
-    return {figure.stem: figure for figure in slide_figures.slide_figures(results, lang)}
+    return {figure.stem: figure for figure in figures.slide_figures(results, lang)}
 
 
 # --- the list ---------------------------------------------------------------------------------------
 
 
 def test_every_figure_of_the_slides_is_there():
-    found = slide_figures.slide_figures()
+    found = figures.slide_figures()
     assert {figure.slide for figure in found} == {5, 6, 8, 9, 10, 12, 13, 14, 15, 16, 18, 19, 21, 22, 23, 24}
     assert [figure.slide for figure in found] == sorted(figure.slide for figure in found)
     assert len({figure.stem for figure in found}) == len(found)
     for figure in found:
         assert callable(figure.published) or callable(figure.measured)
-        assert set(figure.titles) == set(slide_figures.LANGUAGES) == set(slide_page.TEXTS)
+        assert set(figure.titles) == set(figures.LANGUAGES) == set(page.TEXTS)
     with pytest.raises(ValueError, match="`lang` must be one of"):
-        slide_figures.slide_figures(lang="fr")
+        figures.slide_figures(lang="fr")
 
 
-@pytest.mark.parametrize("stem", [f.stem for f in slide_figures.slide_figures() if callable(f.published)])
+@pytest.mark.parametrize("stem", [f.stem for f in figures.slide_figures() if callable(f.published)])
 def test_published_versions_draw_without_results(tmp_path, stem):
     fig = by_stem(tmp_path)[stem].published()
-    text = figures.alt_text(fig)
+    text = style.alt_text(fig)
     assert text.endswith(".") and "nan" not in text.lower()
     fig.draw_without_rendering()
     width, height = fig.get_size_inches() * fig.dpi
@@ -138,7 +138,7 @@ def test_nothing_recorded_is_nothing_drawn(tmp_path):
 
 @pytest.mark.parametrize("study", audit.TABLES)
 def test_published_tables_have_every_digit_and_the_slides_bold(study):
-    fig = slide_figures.published_table(study, "A table")
+    fig = figures.published_table(study, "A table")
     printed = audit.as_printed(study)
     seen = cells(fig)
     for row in printed.itertuples():
@@ -176,14 +176,14 @@ def test_the_reading_of_slide_12_states_both_changes(tmp_path):
     (text,) = (text.get_text() for text in fig.axes[0].texts)
     assert "slide: −9.2 points" in text and "from 87.79%: −7.7 points" in text
     with pytest.raises(ValueError, match=r"`note` must have the entries \['change'\]"):
-        slide_plots.slide_reading({"epoch": 1, "decay": 1, "accuracy": 0.5}, 0.9)
+        plots.slide_reading({"epoch": 1, "decay": 1, "accuracy": 0.5}, 0.9)
 
 
 # --- measured ---------------------------------------------------------------------------------------
 
 
 def test_a_measured_table_prints_the_means_over_seeds(recorded):
-    fig = slide_figures.measured_table(recorded, "vgg16", "vgg16")
+    fig = figures.measured_table(recorded, "vgg16", "vgg16")
     rows = ResultsStore(recorded, "vgg16").read()
     test = rows[(rows["metric"] == "accuracy") & (rows["split"] == "test")]
     stats = 100 * test.groupby(["method", "rank", "dense_rank"])["value"].agg(["mean", "std"])
@@ -203,22 +203,22 @@ def test_a_measured_table_prints_the_means_over_seeds(recorded):
 
 def test_one_setting_a_table_and_the_others_are_counted(tmp_path):
     write_vgg16(tmp_path, seeds=(0,))
-    alone, setting = slide_figures.measured_cells(tmp_path, "vgg16", "vgg16")
+    alone, setting = figures.measured_cells(tmp_path, "vgg16", "vgg16")
     assert "more setting" not in setting
     write_vgg16(tmp_path, seeds=(0,), variant="modern")
     write_vgg16(tmp_path, seeds=(0, 1), train_size=50_000, ranks=((16, 16),))
-    cells_now, setting = slide_figures.measured_cells(tmp_path, "vgg16", "vgg16")
+    cells_now, setting = figures.measured_cells(tmp_path, "vgg16", "vgg16")
     pd.testing.assert_frame_equal(cells_now, alone)
     assert "5,000 training examples" in setting and "2 more settings" in setting
 
 
 def test_pairs_of_convolutions_do_not_mix_with_loralibs(tmp_path):
     write_vgg16(tmp_path, seeds=(0,))
-    alone, _ = slide_figures.measured_cells(tmp_path, "vgg16", "vgg16")
+    alone, _ = figures.measured_cells(tmp_path, "vgg16", "vgg16")
     for method in ("wds", "scratch"):
         pair = {"method": method, "rank": 16, "dense_rank": 16, "seed": 0, "factorization": "pair"}
         record(tmp_path, "vgg16", {"test": 0.9}, {"ratio_percent": 5.0}, **pair, **VGG16)
-    both, setting = slide_figures.measured_cells(tmp_path, "vgg16", "vgg16")
+    both, setting = figures.measured_cells(tmp_path, "vgg16", "vgg16")
     pd.testing.assert_frame_equal(both, alone)
     assert both["mean"].max() < 90 and "1 more setting in" in setting
 
@@ -227,17 +227,17 @@ def test_two_runs_of_one_seed_are_refused(tmp_path):
     write_vgg16(tmp_path, seeds=(0,))
     write_vgg16(tmp_path, seeds=(0,), fraction=0.5)
     with pytest.raises(ValueError, match="one run for each cell and seed.*Received several"):
-        slide_figures.measured_cells(tmp_path, "vgg16", "vgg16")
+        figures.measured_cells(tmp_path, "vgg16", "vgg16")
 
 
 def test_a_model_without_rows_is_named(recorded):
     with pytest.raises(MissingResults, match="'bert' hold none of BERT-Small.*reproduce bert"):
-        slide_figures.measured_table(recorded, "bert", "bert_small")
+        figures.measured_table(recorded, "bert", "bert_small")
 
 
 def test_the_measured_conclusion_averages_the_cells(recorded):
     fig = by_stem(recorded)["slide_23_conclusion"].measured()
-    found, _ = slide_figures.measured_cells(recorded, "bert", "bert_tiny")
+    found, _ = figures.measured_cells(recorded, "bert", "bert_tiny")
     mean = found[found["method"] == "bias"]["mean"].mean()
     assert f"{mean:.2f}" in cells(fig)
     assert "Not measured yet: BERT-Small" in subtitle(fig)
@@ -246,7 +246,7 @@ def test_the_measured_conclusion_averages_the_cells(recorded):
 
 def test_the_measured_bars_show_the_slides_cells(recorded):
     fig = by_stem(recorded)["slide_24_bars"].measured()
-    vgg, _ = slide_figures.measured_cells(recorded, "vgg16", "vgg16")
+    vgg, _ = figures.measured_cells(recorded, "vgg16", "vgg16")
     cell = vgg.query("method == 'wds' and rank == 32 and dense_rank == 32").iloc[0]
     heights = [patch.get_height() for patch in fig.axes[0].patches]
     dense = vgg.query("method == 'dense'")["mean"].iloc[0]
@@ -279,7 +279,7 @@ def history(method="wds", seeds=(0, 1)):
 
 def test_stages_are_the_epochs_nearest_to_the_drawn_decays():
     frame = history()
-    fig = slide_plots.stage_accuracies(frame)
+    fig = plots.stage_accuracies(frame)
     ax = fig.axes[0]
     ticks = [label.get_text().split("\n")[1] for label in ax.get_xticklabels()]
     assert ticks == ["epoch 0", "epoch 10", "epoch 18", "epoch 30"]
@@ -293,17 +293,17 @@ def test_stages_are_the_epochs_nearest_to_the_drawn_decays():
 
 def test_stages_name_a_missing_path_and_need_two():
     frame = history().assign(val_original_accuracy=np.nan)
-    fig = slide_plots.stage_accuracies(frame)
+    fig = plots.stage_accuracies(frame)
     assert "No rows for: original path" in subtitle(fig) and len(fig.axes[0].patches) == 8
     with pytest.raises(MissingResults, match="at least two of"):
-        slide_plots.stage_accuracies(frame.assign(val_compressed_accuracy=np.nan))
+        plots.stage_accuracies(frame.assign(val_compressed_accuracy=np.nan))
 
 
 # --- counted ----------------------------------------------------------------------------------------
 
 
 def test_layers_are_counted_with_both_factorizations():
-    fig = slide_plots.layer_parameters(16, 16)
+    fig = plots.layer_parameters(16, 16)
     ax = fig.axes[0]
     assert "1,304,634 of 18,918,730" in fig.alt_text and "larger than before: block1_conv1" in fig.alt_text
     points = {line.get_label(): line.get_xdata() for line in ax.lines}
@@ -311,23 +311,23 @@ def test_layers_are_counted_with_both_factorizations():
     assert points["k × k to rank, then 1 × 1"][0] == 16 * (27 + 64) + 64
     assert [patch.get_width() for patch in ax.patches][:2] == [1_792, 36_928]
     with pytest.raises(ValueError, match="`rank` must be an integer of at least 1"):
-        slide_plots.layer_parameters(0, 16)
+        plots.layer_parameters(0, 16)
 
 
 def test_fine_tuning_and_lora_are_counted():
-    widths = [patch.get_width() for patch in slide_plots.trained_parameters([16, 64]).axes[0].patches]
+    widths = [patch.get_width() for patch in plots.trained_parameters([16, 64]).axes[0].patches]
     assert widths == [233_856, 16 * (784 + 256 + 256 + 128), 64 * (784 + 256 + 256 + 128)]
 
 
 def test_the_law_of_the_noise_keeps_the_density_of_w():
-    fig = slide_plots.noise_law([0.8, 0.3])
+    fig = plots.noise_law([0.8, 0.3])
     for ax, d in zip(fig.axes, (0.8, 0.3), strict=True):
         drawn = {line.get_label(): line.get_ydata() for line in ax.lines}
         np.testing.assert_allclose(drawn["d·W + n"], drawn["W"])
         assert drawn["d·W"].max() == pytest.approx(1 / (d * np.sqrt(2 * np.pi)), rel=1e-3)
     for bad in ([], [0.0], [1.2]):
         with pytest.raises(ValueError, match="`decays`"):
-            slide_plots.noise_law(bad)
+            plots.noise_law(bad)
 
 
 # --- tables -----------------------------------------------------------------------------------------
@@ -335,12 +335,12 @@ def test_the_law_of_the_noise_keeps_the_density_of_w():
 
 def test_a_table_refuses_lines_that_do_not_fit():
     with pytest.raises(ValueError, match="`lines` must be at least one line of at most 2 cells"):
-        figure_tables.slide_table(["a", "b"], [{"cells": ["1", "2", "3"]}], "A table")
+        marks.table(["a", "b"], [{"cells": ["1", "2", "3"]}], "A table")
     with pytest.raises(ValueError, match="`lines`"):
-        figure_tables.slide_table(["a", "b"], [], "A table")
+        marks.table(["a", "b"], [], "A table")
 
 
-@pytest.mark.parametrize("module", [figure_tables, slide_figures, slide_page, slide_plots])
+@pytest.mark.parametrize("module", [figures, page, plots])
 def test_the_examples_run(module):
     results = doctest.testmod(module)
     assert results.attempted and not results.failed
@@ -375,7 +375,7 @@ class Page(HTMLParser):
 def saved(recorded, tmp_path_factory):
     """Without rows of the toy project, which needs a trained net for slide 14."""
     folder = tmp_path_factory.mktemp("figures")
-    return folder, slide_page.save_slide_figures(folder, recorded)
+    return folder, page.save_slide_figures(folder, recorded)
 
 
 def test_files_are_numbered_by_slide(saved):
@@ -388,7 +388,7 @@ def test_files_are_numbered_by_slide(saved):
     notes = dict(answer.notes)
     assert "reproduce bert" in notes["slide_22_bert_small_measured"]
     assert "reproduce toy" in notes["slide_16_table_measured"]
-    every = {f"{f.stem}_{v}" for f in slide_figures.slide_figures() for v in slide_page.VERSIONS}
+    every = {f"{f.stem}_{v}" for f in figures.slide_figures() for v in page.VERSIONS}
     assert names | set(notes) == every and not names & set(notes)
 
 
@@ -411,17 +411,17 @@ def test_the_page_shows_each_file_with_its_description(saved):
 
 def test_text_of_a_page_is_escaped():
     figure = SlideFigure(5, "x", {"en": "<b>"}, "1 < 2", "")
-    text = slide_page.page_html([(figure, {"published": "1 < 2", "measured": ("x", 'a "b"', (1, 1))})])
+    text = page.page_html([(figure, {"published": "1 < 2", "measured": ("x", 'a "b"', (1, 1))})])
     assert "<b>" not in text and "1 &lt; 2" in text and "a &quot;b&quot;" in text
 
 
 def test_a_second_run_takes_away_what_is_no_longer_there(tmp_path, recorded, monkeypatch):
     chosen = [by_stem(recorded)["slide_19_vgg16"]]
-    monkeypatch.setattr(slide_page, "slide_figures", lambda results, lang: chosen)
-    slide_page.save_slide_figures(tmp_path, recorded)
+    monkeypatch.setattr(page, "slide_figures", lambda results, lang: chosen)
+    page.save_slide_figures(tmp_path, recorded)
     assert (tmp_path / "slide_19_vgg16_measured.png").is_file()
     chosen[0] = by_stem(tmp_path / "nothing")["slide_19_vgg16"]
-    slide_page.save_slide_figures(tmp_path, recorded)
+    page.save_slide_figures(tmp_path, recorded)
     assert not (tmp_path / "slide_19_vgg16_measured.png").exists()
     assert (tmp_path / "slide_19_vgg16_published.png").is_file()
 
@@ -431,27 +431,27 @@ def test_a_missing_data_set_is_a_note(tmp_path, monkeypatch):
         raise datasets.DatasetMissing("Fashion-MNIST is not cached")
 
     figure = SlideFigure(14, "noise", {"en": "Noise"}, draw, draw)
-    monkeypatch.setattr(slide_page, "slide_figures", lambda results, lang: [figure])
-    answer = slide_page.save_slide_figures(tmp_path / "new")
+    monkeypatch.setattr(page, "slide_figures", lambda results, lang: [figure])
+    answer = page.save_slide_figures(tmp_path / "new")
     assert [path.name for path in answer.files] == ["index.html"]
     assert [note for _, note in answer.notes] == ["Fashion-MNIST is not cached"] * 2
 
 
 @pytest.mark.filterwarnings("ignore:Glyph")
 def test_korean_titles(monkeypatch, recorded, tmp_path):
-    monkeypatch.setattr(diagrams, "hangul_font", lambda: "DejaVu Sans")
+    monkeypatch.setattr(drawings, "hangul_font", lambda: "DejaVu Sans")
     found = by_stem(recorded, "ko")
     assert found["slide_19_vgg16"].measured().get_suptitle().startswith("VGG16 (직접 측정)")
     assert "발표 자료" in found["slide_16_table"].published().get_suptitle()
     one = [found["slide_23_conclusion"]]
-    monkeypatch.setattr(slide_page, "slide_figures", lambda results, lang: one)
-    slide_page.save_slide_figures(tmp_path, recorded, "ko")
+    monkeypatch.setattr(page, "slide_figures", lambda results, lang: one)
+    page.save_slide_figures(tmp_path, recorded, "ko")
     text = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert '<html lang="ko">' in text and "직접 측정" in text
 
 
 def test_published_numbers_come_from_the_files():
-    assert slide_figures.published_original("toy") == published.load("toy")["accuracy_percent"].max()
+    assert figures.published_original("toy") == published.load("toy")["accuracy_percent"].max()
 
 
 def command(*arguments, **environment):

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 import clora_lab as cl
-from clora_lab.lab.figures import figures, text_figures
+from clora_lab.lab import frames
+from clora_lab.lab.figures import style, text_figures
 from clora_lab.lab.nets import bert_models
 from clora_lab.lab.results import columns
 from clora_lab.slides import published, shapes
@@ -85,11 +86,11 @@ def test_rank_64_saves_nothing_in_the_attention_of_bert_tiny():
 
 
 def test_picture_of_the_parts():
-    assert "97.8% are left" in figures.alt_text(text_figures.where_parameters(16))
+    assert "97.8% are left" in style.alt_text(text_figures.where_parameters(16))
     fig = text_figures.where_parameters(32, "encoder")
     assert "feed-forward at rank 32" in " ".join(fig.get_suptitle().split())
     fig = text_figures.where_parameters(16, "model")
-    assert "BERT-Tiny of 4,385,920" in figures.alt_text(fig) and "14.5% are left" in figures.alt_text(fig)
+    assert "BERT-Tiny of 4,385,920" in style.alt_text(fig) and "14.5% are left" in style.alt_text(fig)
     with pytest.raises(ValueError, match="`scope` must be one of"):
         text_figures.where_parameters(16, "pooler")
 
@@ -102,7 +103,7 @@ def test_maps_show_what_they_are_given():
     maps[1, 0, 2] = [0, 1, 0, 0]
     tokens = ["[CLS]", "not", "boring"]
     fig = text_figures.attention_maps({"dense": maps, "compressed": maps}, tokens, [(1, 0), (0, 0)], "Maps")
-    assert "most, 1.00, from 'boring' to 'not'" in figures.alt_text(fig)
+    assert "most, 1.00, from 'boring' to 'not'" in style.alt_text(fig)
     shown = np.asarray(fig.axes[0].get_images()[0].get_array())
     np.testing.assert_array_equal(shown, maps[1, 0, :3, :3])
     assert [label.get_text() for label in fig.axes[0].get_yticklabels()] == tokens
@@ -136,9 +137,9 @@ def test_a_setting_is_chosen_with_its_dense_net(rows):
     assert len(chosen) == len(rows) and set(chosen["method"]) == set(rows["method"])
     chosen = text_figures.choose(both, scope="encoder")
     assert set(chosen["method"]) == {"dense", "wds"} and set(chosen["model"]) == {"bert_tiny"}
-    with pytest.raises(figures.MissingResults, match="minilm"):
+    with pytest.raises(frames.MissingResults, match="minilm"):
         text_figures.choose(both, model="minilm")
-    with pytest.raises(figures.MissingResults, match="trained compressed nets"):
+    with pytest.raises(frames.MissingResults, match="trained compressed nets"):
         text_figures.settings(frame(run("dense", 0.8)))
 
 
@@ -160,8 +161,8 @@ def test_published_and_measured(rows):
 def test_what_the_slides_can_be_compared_with(rows, change, same):
     assert text_figures.comparable(rows.assign(**change)) == same
     fig = text_figures.comparison_table(rows.assign(**change))
-    assert ("80.79 ± 0.33" in figures.alt_text(fig)) == same
-    assert "LoRA fine-tuning 84.00" in figures.alt_text(fig) and "81.00" in figures.alt_text(fig)
+    assert ("80.79 ± 0.33" in style.alt_text(fig)) == same
+    assert "LoRA fine-tuning 84.00" in style.alt_text(fig) and "81.00" in style.alt_text(fig)
 
 
 def test_the_best_of_a_line_is_bold_unless_it_is_alone(rows):
@@ -206,7 +207,7 @@ def test_conditions_are_read_from_the_rows(rows):
     assert "(taught by the dense net, 50% of the loss)" in half
     with pytest.raises(ValueError, match="one `sequence`"):
         text_figures.conditions(pd.concat([rows, rows.assign(sequence=64)]))
-    with pytest.raises(figures.MissingResults, match="split 'validation'"):
+    with pytest.raises(frames.MissingResults, match="split 'validation'"):
         text_figures.compare(rows, "validation")
 
 
@@ -215,5 +216,5 @@ def test_lora_trains_little_and_leaves_all(rows):
     assert table.loc["LoRA fine-tuning (all of W stays)"].tolist() == [0.008, 1.0]
     assert table.loc["Only WDS"].tolist() == [0.008, 0.98]
     assert table.index[0] == "Dense"
-    with pytest.raises(figures.MissingResults, match="rank 32"):
+    with pytest.raises(frames.MissingResults, match="rank 32"):
         text_figures.trained_and_remaining(rows, 32)

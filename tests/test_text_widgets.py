@@ -5,7 +5,7 @@ import pytest
 
 from clora_lab.course import attention, widgets
 from clora_lab.lab.data import text
-from clora_lab.lab.figures import figures
+from clora_lab.lab.figures import style
 
 pytest.importorskip("keras_hub")
 from test_attention import LENGTH, tiny_classifier  # noqa: E402
@@ -83,7 +83,7 @@ def test_tokens_of_a_review(nets):
 
 def test_still_picture(nets):
     fig = widgets.review_explorer_static(*nets, "what a clever script !", title="On generated reviews")
-    said = figures.alt_text(fig)
+    said = style.alt_text(fig)
     assert said.startswith("On generated reviews") and "dense" in said and "compressed" in said
     shown = [text_.get_text() for text_ in fig.axes[0].texts]
     numbers = [float(each.rstrip("%")) for each in shown]

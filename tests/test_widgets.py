@@ -16,7 +16,7 @@ from clora_lab.course.widgets import frame
 from clora_lab.course.widgets import noise as noise_widget
 from clora_lab.course.widgets import rank as rank_widget
 from clora_lab.lab.data import datasets
-from clora_lab.lab.figures import figures
+from clora_lab.lab.figures import style
 from clora_lab.lab.nets import models
 
 
@@ -379,10 +379,10 @@ def test_every_widget_has_a_still_picture_with_a_description(rows, tmp_path):
         "live": widgets.live_training_static(rows[1], method="noise_bias", rank=8),
     }
     for name, fig in stills.items():
-        assert len(figures.alt_text(fig)) > 40
-        png, svg = figures.save(fig, tmp_path / name)
+        assert len(style.alt_text(fig)) > 40
+        png, svg = style.save(fig, tmp_path / name)
         assert png.stat().st_size > 10_000 and svg.stat().st_size > 10_000
-    assert "94.0%" in figures.alt_text(stills["live"])
+    assert "94.0%" in style.alt_text(stills["live"])
     with pytest.raises(ValueError, match="rank=64"):
         widgets.live_training_static(rows[1], rank=64)
 

@@ -20,7 +20,7 @@ from matplotlib.patches import Rectangle
 
 from clora_lab import _checks, rules
 from clora_lab.lab.figures.style import FAINT, INK, new_figure, set_title, styled
-from clora_lab.slides.diagrams import PAIR_FILL, W_FILL, canvas, draw_arrow, draw_matrix, draw_pair, write
+from clora_lab.slides.drawings import PAIR_FILL, W_FILL, canvas, draw_arrow, draw_matrix, draw_pair, write
 
 WAYS = {
     "pair": "k x k to rank, then 1 x 1",

@@ -236,7 +236,7 @@ def show(fig: Figure) -> None:
         ValueError: the figure carries no description.
 
     Example:
-        >>> show(decay.decay_curve(schedule, total_steps=100))  # doctest: +SKIP
+        >>> show(laws.decay_curve(schedule, total_steps=100))  # doctest: +SKIP
     """
     png = BytesIO()
     text = style.alt_text(fig)

@@ -17,7 +17,7 @@ import scipy.stats
 
 from clora_lab import _checks
 from clora_lab.lab import names, stats, tables
-from clora_lab.lab.figures.figure_base import MissingResults
+from clora_lab.lab.frames import MissingResults
 from clora_lab.lab.names import BASELINES, METHODS, dataset_label, model_label
 from clora_lab.lab.results import ResultsStore
 from clora_lab.slides import published

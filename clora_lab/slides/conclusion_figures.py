@@ -9,23 +9,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
-from matplotlib.transforms import ScaledTranslation
 
 from clora_lab.lab import stats
-from clora_lab.lab.figures.figure_base import (
-    FAINT,
-    INK,
-    METHOD_STYLES,
-    SLIDE_METHODS,
-    MissingResults,
-    new_figure,
-    require,
-    set_title,
-    shared_legend,
-    styled,
-)
-from clora_lab.lab.figures.figure_tables import slide_table
-from clora_lab.lab.names import METHOD_LABELS, method_label
+from clora_lab.lab.figures import marks, style
+from clora_lab.lab.figures.style import FAINT, new_figure, set_title, shared_legend, styled
+from clora_lab.lab.frames import MissingResults, require
+from clora_lab.lab.names import METHODS, method_label
 from clora_lab.slides import audit
 
 COLUMNS = {"ratio_percent": "as the slides count", "ratio_model_percent": "of the whole model"}
@@ -51,7 +40,7 @@ def conclusion_table(table: pd.DataFrame) -> Figure:
     lines, single = [], False
     for (part, cells, seeds), block in table.groupby(["part", "cells", "seeds"], sort=False):
         own = block.set_index("method")
-        if own.index.isin(SLIDE_METHODS).sum() < 2:
+        if own.index.isin(METHODS).sum() < 2:
             continue
         count = f"{seeds} seeds" if seeds > 1 else "one seed"
         single |= seeds < stats.MIN_SEEDS
@@ -64,8 +53,8 @@ def conclusion_table(table: pd.DataFrame) -> Figure:
             lines.append({"cells": [name, *_texts(own, "published_same", "{:.2f}")]})
             lines.append({"cells": ["   from their original", *_texts(own, "published_gap", "{:+.2f}")]})
         measured = {"cells": ["measured", *_texts(own, "mean", "{:.2f}")]}
-        best = own.loc[own.index.isin(SLIDE_METHODS), "mean"].round(2)
-        measured["bold"] = [1 + SLIDE_METHODS.index(m) for m in best.index[best == best.max()]]
+        best = own.loc[own.index.isin(METHODS), "mean"].round(2)
+        measured["bold"] = [1 + METHODS.index(m) for m in best.index[best == best.max()]]
         lines.append(measured)
         if own["low"].notna().any():
             lines.append({"cells": ["   95% interval", *_intervals(own)]})
@@ -73,12 +62,12 @@ def conclusion_table(table: pd.DataFrame) -> Figure:
     head = ["Mean over the cells (%)", "Only WDS", "Bias", "Noise", "Noise & bias"]
     note = "Best measured mean in bold, which is no verdict: section 2 has the test"
     note += "\nFewer than three seeds: no interval" if single else ""
-    return slide_table(head, lines, "Conclusion: slide 23 beside ours", note, left=1, left_width=0.33)
+    return marks.table(head, lines, "Conclusion: slide 23 beside ours", note, left=1, left_width=0.33)
 
 
 def _texts(own: pd.DataFrame, column: str, form: str, spread: str = "") -> list[str]:
     texts = []
-    for method in SLIDE_METHODS:
+    for method in METHODS:
         value = own[column].get(method, np.nan)
         text = "–" if pd.isna(value) else form.format(value).replace("-", "−")
         texts.append(f"{text} ± {own.loc[method, spread]:.2f}" if spread and text != "–" else text)
@@ -86,11 +75,10 @@ def _texts(own: pd.DataFrame, column: str, form: str, spread: str = "") -> list[
 
 
 def _intervals(own: pd.DataFrame) -> list[str]:
-    found = own.reindex(SLIDE_METHODS)[["low", "high"]]
+    found = own.reindex(METHODS)[["low", "high"]]
     return ["–" if pd.isna(low) else f"{low:.2f} to {high:.2f}" for low, high in found.to_numpy()]
 
 
-@styled
 def differences(tests: pd.DataFrame, method: str = "noise_bias") -> Figure:
     """Paired differences of a method from the others, with 95% t intervals, a panel a part.
 
@@ -108,34 +96,21 @@ def differences(tests: pd.DataFrame, method: str = "noise_bias") -> Figure:
     shown = tests[tests["other"] != "svd"]  # the untrained cut is an order of magnitude away
     if shown.empty:
         raise MissingResults("`tests` must hold a comparison with a trained net. Received: SVD alone.")
-    groups = list(shown.groupby("part", sort=False))
-    heights = [len(rows) + 0.9 for _, rows in groups]
-    fig = new_figure(0.9 + 0.29 * sum(heights) + 0.25 * len(groups))
-    axes = fig.subplots(len(groups), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
-    said = []
-    for ax, (part, rows) in zip(axes, groups, strict=True):
-        for place, row in enumerate(rows.itertuples()):
-            style = METHOD_STYLES[row.other]
-            error = [[row.difference - row.low], [row.high - row.difference]]
-            look = {"color": style["color"], "marker": style["marker"], "capsize": 3, "markersize": 6.5}
-            ax.errorbar([row.difference], [place], xerr=error, **look)
-            p = f"p = {row.p_t_holm:.2g}" if row.p_t_holm >= 0.001 else "p < 0.001"
-            note = f"{row.verdict}, {p}"
-            place_at = {"xycoords": ("axes fraction", "data"), "va": "center", "annotation_clip": False}
-            ax.annotate(note, (1.02, place), **place_at)
-            said.append(f"{method_label(row.other)} {row.difference:+.2f} ({row.verdict})".replace("-", "−"))
-        ax.axvline(0, color=INK, linewidth=1.2)
-        ax.set_yticks(range(len(rows)), [method_label(other) for other in rows["other"]])
-        ax.set_ylim(len(rows) - 0.4, -0.6)
-        ax.set_title(f"{part}, rank {rows['cells'].iloc[0]}; {rows['seeds'].iloc[0]} seeds", loc="left")
-        ax.grid(axis="y", visible=False)
     name = method_label(method)
-    axes[-1].set_xlabel(f"Points of accuracy: {name} minus the other")
-    title = f"{name} against the others, paired by seed"
-    remark = "95% t interval of each difference; at the right the verdict at 5% and p after Holm's correction"
-    set_title(fig, title, remark)
-    fig.alt_text = f"{title}: {'; '.join(said)}."
-    return fig
+    part, other = shown["part"].astype(str), shown["other"]
+    p = [f"p = {value:.2g}" if value >= 0.001 else "p < 0.001" for value in shown["p_t_holm"]]
+    return marks.differences(
+        shown.assign(
+            group=part + ", rank " + shown["cells"] + "; " + shown["seeds"].astype(str) + " seeds",
+            name=other.map(method_label),
+            note=shown["verdict"] + ", " + p,
+        ),
+        f"{name} against the others, paired by seed",
+        f"Points of accuracy: {name} minus the other",
+        "95% t interval of each difference; at the right the verdict at 5% and p after Holm's correction",
+        looks=lambda rows: [{**style.of_method(name), "linestyle": "-"} for name in rows["other"]],
+        unit="",
+    )
 
 
 @styled
@@ -175,7 +150,7 @@ def against_ratio(
     said = []
     for ax, (name, points, ratio) in zip(axes, panels, strict=False):
         points = points.dropna(subset=["mean", ratio])
-        _panel(fig, ax, points, ratio, start)
+        _panel(ax, points, ratio, start)
         ax.set_title(name)
         front = points[stats.pareto(points[ratio], points["mean"])].sort_values(ratio)
         found = [
@@ -193,29 +168,11 @@ def against_ratio(
     return fig
 
 
-def _panel(fig: Figure, ax: Axes, points: pd.DataFrame, ratio: str, start: float) -> None:
-    trained = points[points["method"] != "svd"]
-    trained = points if trained.empty else trained
-    spread = trained["sd"].fillna(0)
-    low, high = (trained["mean"] - spread).min(), (trained["mean"] + spread).max()
-    margin = 0.08 * (high - low) or 1.0
-    outliers = points[points["mean"] < low - margin]
-    floor = low - (4 if len(outliers) else 1) * margin
-    methods = [name for name in METHOD_LABELS if (points["method"] == name).any() and name != "dense"]
-    for index, method in enumerate(methods):
-        # Nets of one rank have nearly one ratio: side by side, a few points of print apart.
-        aside = (index - (len(methods) - 1) / 2) * 2 / 72
-        place = {"transform": ax.transData + ScaledTranslation(aside, 0, fig.dpi_scale_trans)}
-        mine = points[(points["method"] == method) & ~points.index.isin(outliers.index)]
-        style = {**METHOD_STYLES[method], "linestyle": "", "markersize": 5.5, "capsize": 2, "elinewidth": 1.2}
-        error = mine["sd"].fillna(0)
-        ax.errorbar(mine[ratio], mine["mean"], yerr=error, label=method_label(method), **style, **place)
-    dense = points[points["method"] == "dense"]
-    look = {"color": INK, "linestyle": "", "marker": "*", "markersize": 10, "capsize": 2}
-    ax.errorbar(dense[ratio], dense["mean"], yerr=dense["sd"].fillna(0), label="Dense", **look)
-    for row in outliers.itertuples():
-        look = {"ha": "center", "va": "bottom", "fontsize": 9, "color": METHOD_STYLES[row.method]["color"]}
-        ax.annotate(f"{row.mean:.0f}\n▼", (getattr(row, ratio), floor), **look)
+def _panel(ax: Axes, points: pd.DataFrame, ratio: str, start: float) -> None:
+    low, high = marks.limits(points, below=1)
+    if (points["mean"] < low).any():
+        low, high = marks.limits(points, below=4)  # room for what stands at the edge
+    marks.draw_points(ax, points, ratio, aside=2, size=5.5, ends=(low, high), band=False)
     front = points[stats.pareto(points[ratio], points["mean"])].sort_values(ratio)
     steps = front[[ratio, "mean"]].to_numpy()
     steps = np.vstack([steps, [END, steps[-1, 1]]])  # more parameters than the last one gain nothing
@@ -225,4 +182,4 @@ def _panel(fig: Figure, ax: Axes, points: pd.DataFrame, ratio: str, start: float
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xticks([tick for tick in TICKS if tick >= start])
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    ax.set(xlim=(start, END), ylim=(floor, high + margin), xlabel=f"Parameters left (%), {COLUMNS[ratio]}")
+    ax.set(xlim=(start, END), xlabel=f"Parameters left (%), {COLUMNS[ratio]}")

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from clora_lab.lab import tables
-from clora_lab.lab.figures import figures
-from clora_lab.slides import published
+from clora_lab.lab import frames, tables
+from clora_lab.lab.figures import compare, laws, style, training
+from clora_lab.slides import plots, published
 from clora_lab.studies import experiments
 
 
@@ -33,7 +33,7 @@ def toy_figures(
     results = results[results["dataset"] == dataset]
     ranks = results.loc[results["rank"] > 0, "rank"]
     if ranks.empty:
-        raise ValueError(f"`results` has no compressed net of {dataset!r}. {figures.REMEDY}")
+        raise ValueError(f"`results` has no compressed net of {dataset!r}. {frames.remedy()}")
     rank, steps = int(ranks.min()), int(history["step"].max())
     first = experiments.Experiment(dataset, "wds", rank=rank)
     one = history[history["seed"] == history["seed"].min()]
@@ -42,28 +42,28 @@ def toy_figures(
     def decay():
         run = one[(one["method"] == "wds") & (one["rank"] == rank) & (one["variant"] == "slides")]
         points = run if len(run) else None
-        return figures.decay_curve(first.decay(steps), steps, dataset=dataset, recorded=points)
+        return laws.decay_curve(first.decay(steps), steps, dataset=dataset, recorded=points)
 
     def noise():
         net, _, _ = experiments.dense_net(first)
         weights = np.ravel(keras.ops.convert_to_numpy(net.get_layer("dense").kernel))
         weights = pd.Series(weights, name="first dense layer")
-        return figures.noise_densities(weights, [0.8, 0.5, 0.3], dataset=dataset)
+        return laws.noise_densities(weights, [0.8, 0.5, 0.3], dataset=dataset)
 
     def table():
-        return figures.comparison_table(published.compare(results, dataset=dataset), dataset=dataset)
+        return compare.comparison_table(published.compare(results, dataset=dataset), dataset=dataset)
 
     def against_ratio(variant):
         rows = summary[summary["variant"] == variant]
-        return figures.accuracy_against_ratio(rows, dataset=dataset)
+        return compare.accuracy_against_ratio(rows, dataset=dataset)
 
     return {
         "slide_09_decay": decay,
-        "slide_10_training": lambda: figures.training_curves(one, rank=rank),
-        "slide_12_paths": lambda: figures.path_accuracies(one, rank=rank),
+        "slide_10_training": lambda: training.training_curves(one, rank=rank),
+        "slide_12_paths": lambda: plots.path_accuracies(one, rank=rank),
         "slide_14_noise": noise,
-        "slide_15_variants": lambda: figures.variant_curves(history, rank=rank),
-        "slide_16_methods": lambda: figures.method_curves(history),
+        "slide_15_variants": lambda: plots.noise_variants(history, rank=rank),
+        "slide_16_methods": lambda: training.method_curves(history),
         "slide_16_table": table,
     } | {
         f"accuracy_against_ratio_{variant}": functools.partial(against_ratio, variant)
@@ -82,8 +82,8 @@ def save_toy_figures(results, history, dataset: str, folder: Path) -> tuple[list
     for stem, draw in toy_figures(results, history, dataset).items():
         try:
             figure = draw()
-        except figures.MissingResults as error:
+        except frames.MissingResults as error:
             missing.append(f"{stem}: {error}")
             continue
-        files += figures.save(figure, Path(folder) / stem)
+        files += style.save(figure, Path(folder) / stem)
     return files, missing

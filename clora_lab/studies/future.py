@@ -18,7 +18,7 @@ import pandas as pd
 import clora_lab as cl
 from clora_lab import _checks, schedules
 from clora_lab.lab import stats, tables, training
-from clora_lab.lab.figures.figure_base import MissingResults
+from clora_lab.lab.frames import MissingResults
 from clora_lab.lab.names import METHODS, dataset_label
 from clora_lab.studies import experiments
 from clora_lab.studies.experiments import Experiment

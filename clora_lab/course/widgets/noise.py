@@ -26,7 +26,7 @@ from clora_lab.course.widgets.frame import (
     write_title,
 )
 from clora_lab.lab.figures import marks
-from clora_lab.lab.figures.decay import DENSITY_LOOKS
+from clora_lab.lab.figures.laws import DENSITY_LOOKS
 
 HEIGHT = 3.7
 # More values than these show in no density, and would make it slow.

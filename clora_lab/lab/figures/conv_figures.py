@@ -12,20 +12,10 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFor
 from matplotlib.transforms import ScaledTranslation
 
 import clora_lab as cl
-from clora_lab.lab.figures.figure_base import (
-    INK,
-    METHOD_STYLES,
-    SLIDE_METHODS,
-    MissingResults,
-    cycle,
-    new_figure,
-    require,
-    set_title,
-    shared_legend,
-    styled,
-)
-from clora_lab.lab.figures.figure_tables import slide_table
-from clora_lab.lab.names import BASELINES, METHOD_LABELS, dataset_label, method_label
+from clora_lab.lab.figures import marks, style
+from clora_lab.lab.figures.style import INK, cycle, new_figure, set_title, shared_legend, styled
+from clora_lab.lab.frames import MissingResults, require
+from clora_lab.lab.names import BASELINES, METHOD_LABELS, METHODS, dataset_label, method_label
 from clora_lab.lab.nets import models
 from clora_lab.slides import published
 
@@ -178,15 +168,14 @@ def spectra(table: pd.DataFrame, title: str, subtitle: str = "") -> Figure:
     lines = -(-len(layers) // columns)
     fig = new_figure(1.2 + 1.55 * lines)
     axes = fig.subplots(lines, columns, squeeze=False)
-    styles = [{"color": INK, "linestyle": "-"}, *cycle(len(nets) - 1)]
+    looks = [{"color": INK, "linestyle": "-"}, *cycle(len(nets) - 1)]
     for ax in axes.flat[len(layers) :]:
         ax.set_visible(False)
     for ax, layer in zip(axes.flat, layers, strict=False):
         own = table[(table["layer"] == layer) & (table["value"] > 0)]
-        for net, style in zip(nets, styles, strict=True):
+        for net, look in zip(nets, looks, strict=True):
             rows = own[own["net"] == net]
-            every = max(1, len(rows) // 5)
-            ax.plot(rows["index"], rows["value"], label=net, **{**style, "markevery": every})
+            marks.draw_curve(ax, rows.set_index("index")["value"], net, look, markers=5)
         ax.set_yscale("log")
         ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         ax.yaxis.set_minor_locator(NullLocator())
@@ -347,7 +336,7 @@ def comparison_table(rows: pd.DataFrame, split: str = "test") -> Figure:
     name = dataset_label(rows["dataset"].iloc[0])
     measured = table[table["measured"].notna()]
     ranks = measured.loc[measured["rank"] > 0, ["rank", "dense_rank"]].drop_duplicates()
-    methods = [method for method in SLIDE_METHODS if (measured["method"] == method).any()]
+    methods = [method for method in METHODS if (measured["method"] == method).any()]
     baselines = [method for method in BASELINES if (measured["method"] == method).any()]
 
     def cells(part, names, value, spread):
@@ -393,7 +382,7 @@ def comparison_table(rows: pd.DataFrame, split: str = "test") -> Figure:
     remark = "" if comparable else "; published: VGG16 on CIFAR-10, not comparable"
     counted = "Ranks: of convolutions / dense layers; ratio: the slides' count without the output layer"
     subtitle = f"Measured {conditions(rows)}\n{counted}{remark}"
-    fig = slide_table(head, lines, title, subtitle, left=3)
+    fig = marks.table(head, lines, title, subtitle, left=3)
     best = measured[~measured["method"].isin(["dense"])]
     if len(best):
         top = best.loc[best["measured"].idxmax()]
@@ -460,12 +449,17 @@ def accuracy_against_flops(rows: pd.DataFrame, split: str = "test") -> Figure:
             own = mine[mine["factorization"] == factorization]
             look = {
                 "marker": MARKERS[factorization],
-                "color": METHOD_STYLES[method]["color"],
+                "color": style.of_method(method)["color"],
                 "markersize": 7,
             }
             ax.plot(own["flops"], own["measured"], linestyle="", transform=ax.transData + aside, **look)
         ax.plot(
-            [], [], linestyle="", marker="s", color=METHOD_STYLES[method]["color"], label=method_label(method)
+            [],
+            [],
+            linestyle="",
+            marker="s",
+            color=style.of_method(method)["color"],
+            label=method_label(method),
         )
     for name, marker in MARKERS.items():
         if (points["factorization"] == name).any():

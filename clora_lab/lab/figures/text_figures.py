@@ -12,22 +12,20 @@ from matplotlib.ticker import PercentFormatter
 from clora_lab import _checks
 from clora_lab.lab import names
 from clora_lab.lab.data import text
-from clora_lab.lab.figures.figure_base import (
+from clora_lab.lab.figures import marks
+from clora_lab.lab.figures.style import (
     BLUE,
     GREEN,
     GREY,
     ORANGE,
     PINK,
-    SLIDE_METHODS,
-    MissingResults,
     new_figure,
-    require,
     set_title,
     shared_legend,
     styled,
 )
-from clora_lab.lab.figures.figure_tables import slide_table
-from clora_lab.lab.names import dataset_label, method_label, model_label
+from clora_lab.lab.frames import MissingResults, require
+from clora_lab.lab.names import METHODS, dataset_label, method_label, model_label
 from clora_lab.lab.nets import bert_models
 from clora_lab.slides import published, shapes
 from clora_lab.studies import overview
@@ -432,16 +430,16 @@ def comparison_table(rows: pd.DataFrame, split: str = "test") -> Figure:
             cell = _plus_minus(dense.set_index("method"), "dense", column, f"{kind}_sd")
             start = ["dense" if not lines else "", *(["100"] * 3 if not lines else [""] * 3)]
             lines.append({"cells": [*start, WHOSE[kind], cell], "across": True})
-    own = table[table["method"].isin(SLIDE_METHODS)]
+    own = table[table["method"].isin(METHODS)]
     for rank, part in own.groupby("rank"):
         start, more = [str(rank)], {"rule": "thin"}
         if part["published_accuracy"].notna().any():
             shares = [f"{part['published_ratio'].iloc[0]:g}", "", ""]
-            lines.append(line("published", part, SLIDE_METHODS, [*start, *shares], **more))
+            lines.append(line("published", part, METHODS, [*start, *shares], **more))
             start, more = [""], {}
         if part["measured_mean"].notna().any():
             shares = [_most(part[name]) for name in RATIOS]
-            lines.append(line("measured", part, SLIDE_METHODS, [*start, *shares], **more))
+            lines.append(line("measured", part, METHODS, [*start, *shares], **more))
     head = ["Rank", *RATIOS.values(), ""]
     if others:
         lines.append({"cells": [*head, *map(_short, others)], "head": True})
@@ -458,8 +456,8 @@ def comparison_table(rows: pd.DataFrame, split: str = "test") -> Figure:
     if "lora" in others:
         keys += "; of LoRA's net 100% remain"
     subtitle = f"{kind}: {conditions(rows)}\n{keys}"
-    fig = slide_table([*head, *map(_short, SLIDE_METHODS)], lines, title, subtitle, left=5, left_width=0.085)
-    small = measured[measured["method"].isin(SLIDE_METHODS)]
+    fig = marks.table([*head, *map(_short, METHODS)], lines, title, subtitle, left=5, left_width=0.085)
+    small = measured[measured["method"].isin(METHODS)]
     if len(small):
         top = small.loc[small["measured_mean"].idxmax()]
         fig.alt_text = (

@@ -22,7 +22,9 @@ VERDICTS = {
 FAR = 8.0  # points: a difference further off stands at the edge, with its value
 
 
-def draw_differences(ax: Axes, frame: pd.DataFrame, looks: Sequence[Mapping] | None = None) -> str:
+def draw_differences(
+    ax: Axes, frame: pd.DataFrame, looks: Sequence[Mapping] | None = None, unit: str = " points"
+) -> str:
     """`differences` into axes: a line a comparison, with its interval, around 0.
 
     Args:
@@ -30,6 +32,7 @@ def draw_differences(ax: Axes, frame: pd.DataFrame, looks: Sequence[Mapping] | N
         frame: a row a comparison: name, difference, low, high (of the interval; empty without one),
             verdict (a key of `VERDICTS`), note (text at the right).
         looks: colour and marker of each row; by default its verdict's.
+        unit: after a value in the words.
 
     Returns:
         Every difference, as "SVD +1.00 points (better)".
@@ -49,7 +52,7 @@ def draw_differences(ax: Axes, frame: pd.DataFrame, looks: Sequence[Mapping] | N
             look = {"capsize": 3, "markersize": 6} | look
             ax.errorbar([value], [place], xerr=error, **look)
         ax.annotate(row["note"], (1.015, place), **BESIDE_AXES)
-        said.append(f"{row['name']} {signed(value)} points ({row['verdict']})")
+        said.append(f"{row['name']} {signed(value)}{unit} ({row['verdict']})")
     ax.axvline(0, color=INK, linewidth=1.2)
     ax.set_yticks(range(len(frame)), frame["name"].astype(str))
     ax.set_ylim(len(frame) - 0.5, -0.5)
@@ -59,7 +62,12 @@ def draw_differences(ax: Axes, frame: pd.DataFrame, looks: Sequence[Mapping] | N
 
 @styled
 def differences(
-    frame: pd.DataFrame, title: str, xlabel: str, subtitle: str = "", looks: Callable | None = None
+    frame: pd.DataFrame,
+    title: str,
+    xlabel: str,
+    subtitle: str = "",
+    looks: Callable | None = None,
+    unit: str = " points",
 ) -> Figure:
     """A figure of differences with intervals, a panel a group, on one axis with 0 in the middle.
 
@@ -68,6 +76,7 @@ def differences(
             `draw_differences`.
         title, subtitle, xlabel: texts, the label with its unit.
         looks: frame of a group -> looks of its rows; by default those of the verdicts.
+        unit: after a value in the alt text.
 
     Raises:
         MissingResults: a column is missing, or there is no row.
@@ -85,7 +94,7 @@ def differences(
     axes = fig.subplots(len(groups), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
     said = []
     for ax, (name, rows) in zip(axes, groups, strict=True):
-        said.append(draw_differences(ax, rows, looks and looks(rows)))
+        said.append(draw_differences(ax, rows, looks and looks(rows), unit))
         ax.set_title(name, loc="left")
     near = frame[frame["difference"].abs() <= FAR]
     ends = near[["low", "high", "difference"]].to_numpy(dtype="float64")

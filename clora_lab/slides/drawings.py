@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyArrowPatch, Polygon, Rectangle
 
-from clora_lab.lab.figures.figure_base import FAINT, INK, WIDTH, new_figure, set_title, styled, wrap_title
+from clora_lab.lab.figures.style import FAINT, INK, WIDTH, new_figure, set_title, styled, wrap_title
 
 # Light fills keep dark text readable; W, adapter, bias and noise also differ in hatching and edge.
 W_FILL, PAIR_FILL, BIAS_FILL = "#bcdcf2", "#fbd9a5", "#8fd3b8"

@@ -14,30 +14,39 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator, PercentFo
 from scipy.stats import norm
 
 from clora_lab import _checks
-from clora_lab.lab.figures.figure_base import (
+from clora_lab.lab.figures import style, training
+from clora_lab.lab.figures.style import (
     BLUE,
     GREEN,
     INK,
-    METHOD_STYLES,
     ORANGE,
     RED,
-    REMEDY,
-    SLIDE_METHODS,
-    MissingResults,
     new_figure,
-    one_dataset,
-    per_cent,
-    require,
-    seeds_in_words,
     set_title,
     shared_legend,
     styled,
+)
+from clora_lab.lab.frames import (
+    MissingResults,
+    one_dataset,
+    per_cent,
+    remedy,
+    require,
+    seeds_in_words,
+    signed,
     subtitle_of,
     wanted_runs,
 )
-from clora_lab.lab.names import method_label
+from clora_lab.lab.names import METHODS, method_label
 from clora_lab.slides import shapes
 
+# Slide 12 prints this note into its plot; 'change' is against the network before the decay.
+READING = {"epoch": 20, "decay": 0.23, "accuracy": 0.8007, "change": -0.092}
+NOISE_CASES = {  # of slide 15: (method, variant)
+    "Only WDS": ("wds", "slides"),
+    "Noise & bias\nuntil the end": ("noise_bias", "noise_to_end"),
+    "Scheduled\nnoise & bias": ("noise_bias", "slides"),
+}
 STAGES = (1.0, 0.66, 0.33, 0.0)  # the decays that slides 8 and 13 draw
 PATHS = {  # what is evaluated: history column, colour, hatch
     "original path, d·(W·x + b)": ("val_original_accuracy", BLUE, ""),
@@ -113,7 +122,7 @@ def stage_accuracies(
     if len(paths) < 2:
         raise MissingResults(
             f"`history` must hold values of at least two of {columns} for method={method!r}, rank={rank}. "
-            f"Received: {[path[0] for path in paths.values()]}. {REMEDY}"
+            f"Received: {[path[0] for path in paths.values()]}. {remedy(history)}"
         )
     epochs = [(means["decay"] - stage).abs().iloc[::-1].idxmin() if stage < 1 else 0 for stage in STAGES]
     epochs[-1] = means.index[-1]
@@ -147,6 +156,38 @@ def stage_accuracies(
     )
     fig.alt_text = f"{title}; validation accuracy at {said}."
     return fig
+
+
+def path_accuracies(history: pd.DataFrame, method: str = "wds", rank: int = 16, **options) -> Figure:
+    """Slide 12 measured, see `training.path_accuracies`; the slide's own reading marked on the slides' data.
+
+    Args:
+        history, method, rank, **options: as there.
+
+    Example:
+        >>> fig = path_accuracies(history, rank=16)  # doctest: +SKIP
+    """
+    same = isinstance(history, pd.DataFrame) and set(history.get("dataset", ())) == {"fashion_mnist"}
+    label = f"Slide 12, d = {READING['decay']}: {per_cent(READING['accuracy'])} "
+    label += f"({signed(100 * READING['change'], 1)} points)"
+    printed = READING | {"label": label} if same else None
+    return training.path_accuracies(history, method, rank, printed=printed, **options)
+
+
+def noise_variants(history: pd.DataFrame, rank: int = 16) -> Figure:
+    """Slide 15: loss and accuracy of Only WDS, and of noise and bias until the end or scheduled.
+
+    Args:
+        history: a row an epoch; the variant "noise_to_end" has no cut-off of the noise at d < 0.3.
+        rank: rank of the three runs.
+
+    Raises:
+        MissingResults: if none of the three is there; one or two missing are named in the subtitle.
+
+    Example:
+        >>> fig = noise_variants(history, rank=16)  # doctest: +SKIP
+    """
+    return training.variant_curves(history, NOISE_CASES, rank, "Noise scheduled or until the end")
 
 
 @styled
@@ -262,10 +303,10 @@ def published_accuracies(table: pd.DataFrame, title: str) -> Figure:
     require(table, "table", ["method", "rank", "ratio_percent", "accuracy_percent"])
     fig = new_figure(3.7)
     ax = fig.subplots()
-    for method in SLIDE_METHODS:
+    for method in METHODS:
         rows = table[table["method"] == method].sort_values("ratio_percent")
-        style = {**METHOD_STYLES[method], "markersize": 6.5}
-        ax.plot(rows["ratio_percent"], rows["accuracy_percent"], label=method_label(method), **style)
+        look = {**style.of_method(method), "markersize": 6.5}
+        ax.plot(rows["ratio_percent"], rows["accuracy_percent"], label=method_label(method), **look)
     original = table.loc[table["method"] == "original", "accuracy_percent"].item()
     ax.axhline(original, color=INK, linewidth=1.4, label="Dense")
     cells = table[table["method"] != "original"]
@@ -397,7 +438,7 @@ def before_after_bars(cases: Sequence[Mapping], title: str, subtitle: str = "") 
 
 
 def stack(wrapped: Sequence[shapes.Layer], layers: Sequence[shapes.Layer]) -> tuple[list[tuple], list[str]]:
-    """Arguments `layers` and `wrapped` of `diagrams.layer_stack`, from tables of shapes.
+    """Arguments `layers` and `wrapped` of `drawings.layer_stack`, from tables of shapes.
 
     Example:
         >>> stack(shapes.TOY_WRAPPED, shapes.TOY[:2])

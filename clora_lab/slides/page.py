@@ -15,10 +15,10 @@ from pathlib import Path
 import pandas as pd
 
 from clora_lab.lab.data.datasets import DatasetError
-from clora_lab.lab.figures import figures
-from clora_lab.lab.figures.figure_base import MissingResults
+from clora_lab.lab.figures import style
+from clora_lab.lab.frames import MissingResults
 from clora_lab.slides import audit
-from clora_lab.slides.slide_figures import SlideFigure, slide_figures
+from clora_lab.slides.figures import SlideFigure, slide_figures
 
 VERSIONS = ("published", "measured")
 TEXTS = {
@@ -117,9 +117,9 @@ def save_slide_figures(folder: str | os.PathLike, results: Path | None = None, l
                     (folder / f"{stem}.{kind}").unlink(missing_ok=True)
                 shown[version] = drawn
                 continue
-            saved.files += figures.save(drawn, folder / stem)
+            saved.files += style.save(drawn, folder / stem)
             size = (drawn.get_size_inches() * 160).round().astype(int)
-            shown[version] = (stem, figures.alt_text(drawn), tuple(size))
+            shown[version] = (stem, style.alt_text(drawn), tuple(size))
         sections.append((slide_figure, shown))
     folder.mkdir(parents=True, exist_ok=True)
     page = folder / "index.html"

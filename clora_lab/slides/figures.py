@@ -18,15 +18,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from clora_lab import _checks
-from clora_lab.lab import tables
-from clora_lab.lab.figures import figures
-from clora_lab.lab.figures.figure_base import MissingResults
-from clora_lab.lab.figures.figure_tables import slide_table
+from clora_lab.lab import frames, tables
+from clora_lab.lab.figures import laws, marks, style
+from clora_lab.lab.frames import MissingResults
 from clora_lab.lab.names import BASELINES, METHODS, dataset_label, method_label, model_label
 from clora_lab.lab.paths import data_dir
 from clora_lab.lab.results import ResultsStore
 from clora_lab.schedules import LinearDecay
-from clora_lab.slides import audit, diagrams, published, shapes, slide_plots
+from clora_lab.slides import audit, drawings, plots, published, shapes
 
 Version = Callable[[], Figure] | str
 LANGUAGES = ("en", "ko")
@@ -84,13 +83,13 @@ def slide_figures(results: Path | None = None, lang: str = "en") -> list[SlideFi
     _checks.one_of("lang", lang, LANGUAGES)
     folder = Path(results) if results else data_dir() / "results"
     toy = functools.partial(_toy, folder)
-    layers, wrapped = slide_plots.stack(shapes.VGG16_WRAPPED, shapes.VGG16)
+    layers, wrapped = plots.stack(shapes.VGG16_WRAPPED, shapes.VGG16)
 
     def drawn(draw, **options):
         return functools.partial(draw, lang=lang, **options)
 
     def layer_stack(title):
-        return diagrams.layer_stack(layers, wrapped, title=title, lang=lang)
+        return drawings.layer_stack(layers, wrapped, title=title, lang=lang)
 
     def entry(slide, name, english, korean, *versions, **options):
         return SlideFigure(slide, name, {"en": english, "ko": korean}, *versions, **options)
@@ -99,40 +98,40 @@ def slide_figures(results: Path | None = None, lang: str = "en") -> list[SlideFi
         title = {"en": f"{english}, as published", "ko": f"{korean} (발표 자료)"}[lang]
         return functools.partial(published_table, study, title, lang)
 
-    toy_note = figures.SLIDE_12_NOTE
+    toy_note = plots.READING
     picture = "The slide's curves are a picture: it prints no number with them."
     return [
-        entry(5, "fine_tuning", "Regular fine-tuning", "일반 파인튜닝", drawn(diagrams.fine_tuning),
+        entry(5, "fine_tuning", "Regular fine-tuning", "일반 파인튜닝", drawn(drawings.fine_tuning),
               "A drawing without numbers. What it costs is counted beside slide 6."),
-        entry(6, "lora", "LoRA", "LoRA", drawn(diagrams.lora), slide_plots.trained_parameters,
+        entry(6, "lora", "LoRA", "LoRA", drawn(drawings.lora), plots.trained_parameters,
               counted=True),
         entry(8, "wds", "Weight Decay Scheduling in four stages", "가중치 감쇠 스케줄링의 네 단계",
-              drawn(diagrams.wds_stages), lambda: _stages(folder, "wds")),
+              drawn(drawings.wds_stages), lambda: _stages(folder, "wds")),
         entry(9, "decay", "Decay factor against iteration", "반복에 따른 감쇠 계수", _published_decay,
               toy("slide_09_decay")),
         entry(10, "training", "Toy project: Only WDS", "토이 프로젝트: Only WDS",
               functools.partial(_only_wds, lang), toy("slide_10_training")),
         entry(12, "paths", "Each path alone", "각 경로의 정확도",
-              functools.partial(slide_plots.slide_reading, toy_note, published_original("toy") / 100),
+              functools.partial(plots.slide_reading, toy_note, published_original("toy") / 100),
               toy("slide_12_paths")),
         entry(13, "noise_and_bias", "Noise fills the space that W leaves", "W가 비운 자리를 채우는 노이즈",
-              drawn(diagrams.wds_stages, noise=True), lambda: _stages(folder, "noise_bias")),
+              drawn(drawings.wds_stages, noise=True), lambda: _stages(folder, "noise_bias")),
         entry(14, "noise", "Densities of W, d·W, noise and their sum", "W, d·W, 노이즈와 그 합의 밀도",
-              slide_plots.noise_law, toy("slide_14_noise")),
+              plots.noise_law, toy("slide_14_noise")),
         entry(15, "variants", "Noise until the end, or scheduled", "끝까지 노이즈와 예정된 노이즈",
               functools.partial(_three_variants, lang), toy("slide_15_variants")),
         entry(16, "table", "Toy project: four methods at three ranks", "토이 프로젝트: 네 방법과 세 랭크",
               printed("toy", "Toy project, Fashion-MNIST", "토이 프로젝트, Fashion-MNIST"),
               toy("slide_16_table")),
         entry(16, "ratio", "Accuracy against parameters left", "남은 파라미터와 정확도",
-              lambda: slide_plots.published_accuracies(
+              lambda: plots.published_accuracies(
                   published.load("toy"), "Accuracy against parameters left, Fashion-MNIST, as published"),
               toy("accuracy_against_ratio_slides")),
         entry(16, "methods", "Validation accuracy against epoch", "에폭에 따른 검증 정확도", picture,
               toy("slide_16_methods")),
         entry(18, "vgg16_layers", "VGG16's layers, the wrapped ones marked", "VGG16의 층과 감싼 층",
               lambda: layer_stack({"en": "VGG16 on CIFAR-10", "ko": "VGG16, CIFAR-10"}[lang]),
-              slide_plots.layer_parameters, counted=True),
+              plots.layer_parameters, counted=True),
         entry(19, "vgg16", "VGG16 on CIFAR-10", "VGG16, CIFAR-10",
               printed("vgg16", "VGG16, CIFAR-10", "VGG16, CIFAR-10"),
               functools.partial(measured_table, folder, "vgg16", "vgg16", lang)),
@@ -189,7 +188,7 @@ def published_table(study: str, title: str, lang: str = "en") -> Figure:
     head = [
         "Ratio\n(%)",
         *(names[r] for r in ranks),
-        *(figures.two_lines(method_label(m)) for m in METHODS),
+        *(style.two_lines(method_label(m)) for m in METHODS),
     ]
     left = 1 + len(ranks)
     original = table[table["method"] == "original"].iloc[0]
@@ -204,12 +203,12 @@ def published_table(study: str, title: str, lang: str = "en") -> Figure:
         strong = [left + i for i, method in enumerate(METHODS) if (*values, method) in bold]
         lines.append({"cells": [cells["ratio_percent"].iloc[0], *values, *texts], "bold": strong})
     said = "Accuracy in percent; " + ("bold as in the slide" if bold else "single runs, no ±")
-    return slide_table(head, lines, title, said, left=left, lang=lang)
+    return marks.table(head, lines, title, said, left=left, lang=lang)
 
 
 def _published_decay() -> Figure:
     schedule = LinearDecay(audit.TOY_STEPS, begin=0.05, end=0.85)
-    return figures.decay_curve(schedule, audit.TOY_STEPS, noise=False, dataset="fashion_mnist")
+    return laws.decay_curve(schedule, audit.TOY_STEPS, noise=False, dataset="fashion_mnist")
 
 
 def _only_wds(lang: str) -> Figure:
@@ -224,7 +223,7 @@ def _only_wds(lang: str) -> Figure:
     head = ["Ratio\n(%)", "Rank", "Accuracy (%)", "Change (points)"]
     said = "The slide's curves are a picture: this table is all that it prints"
     title = {"en": "Only WDS, Fashion-MNIST, as published", "ko": "Only WDS, Fashion-MNIST (발표 자료)"}[lang]
-    return slide_table(head, lines, title, said, lang=lang)
+    return marks.table(head, lines, title, said, lang=lang)
 
 
 def _three_variants(lang: str) -> Figure:
@@ -236,7 +235,7 @@ def _three_variants(lang: str) -> Figure:
     ]
     title = {"en": "Three variants, as published", "ko": "세 가지 변형 (발표 자료)"}[lang]
     said = "The slide's curves are a picture: it prints no numbers. Slide 16 has two of the three"
-    return slide_table(
+    return marks.table(
         ["Variant", "Accuracy (%)", "Where it is printed"],
         lines,
         title,
@@ -265,7 +264,7 @@ def _published_conclusion(lang: str) -> Figure:
     said = (
         "Accuracy in percent; bold: underlined in the slide\n† is not the mean of the column of its own table"
     )
-    return slide_table(
+    return marks.table(
         ["Method", *map(model_label, models)], lines, title, said, left=1, lang=lang, left_width=0.31
     )
 
@@ -287,7 +286,7 @@ def _published_bars() -> Figure:
             case |= {"accuracy": (case["accuracy"][0], float(bar["printed"].item())), "table": value}
         cases.append(case)
     said = "Bars without a number of their own have the value of the model's table"
-    return slide_plots.before_after_bars(cases, "Before and after, as published", said)
+    return plots.before_after_bars(cases, "Before and after, as published", said)
 
 
 # --- recorded rows ------------------------------------------------------------------------------
@@ -318,7 +317,7 @@ def _toy(folder: Path, stem: str) -> Callable[[], Figure]:
             )
         available = gallery.toy_figures(rows, ResultsStore(folder, "toy").read_history(), "fashion_mnist")
         if stem not in available:
-            raise MissingResults(f"Not measured yet: the rows for {stem} are missing. {figures.REMEDY}")
+            raise MissingResults(f"Not measured yet: the rows for {stem} are missing. {frames.remedy()}")
         return available[stem]()
 
     return draw
@@ -330,7 +329,7 @@ def _stages(folder: Path, method: str) -> Figure:
     history = ResultsStore(folder, "toy").read_history()
     history = history[history["dataset"] == "fashion_mnist"]
     rank = int(rows["rank"].min()) if len(rows) else 16
-    return slide_plots.stage_accuracies(history, method=method, rank=rank)
+    return plots.stage_accuracies(history, method=method, rank=rank)
 
 
 def measured_cells(folder: Path, study: str, model: str) -> tuple[pd.DataFrame, str]:
@@ -455,7 +454,7 @@ def measured_table(folder: Path, study: str, model: str, lang: str = "en") -> Fi
     left = len(ratios) + 1
 
     def head(methods):
-        labels = [figures.two_lines(method_label(method)) for method in methods]
+        labels = [style.two_lines(method_label(method)) for method in methods]
         return [*(RATIOS[metric] for metric in ratios), "Ranks" if two else "Rank", *labels]
 
     def text(row):
@@ -485,11 +484,11 @@ def measured_table(folder: Path, study: str, model: str, lang: str = "en") -> Fi
     if baselines:
         lines.append({"cells": head(baselines), "head": True})
         lines += block(baselines)
-    counts = figures.spread_in_words(cells["n"])
+    counts = frames.spread_in_words(cells["n"])
     title = {"en": f"{model_label(model)}, measured", "ko": f"{model_label(model)} (직접 측정)"}[lang]
     key = "; ranks: convolutions / dense layers" if two else ""
     note = f"Accuracy in percent, {counts}; best of a line in bold{key}\n{setting}"
-    return slide_table(head(METHODS), lines, title, note, left=left, lang=lang)
+    return marks.table(head(METHODS), lines, title, note, left=left, lang=lang)
 
 
 def _range(values: pd.Series) -> str:
@@ -541,7 +540,7 @@ def _measured_conclusion(folder: Path, lang: str) -> Figure:
     missing = [model_label(m) for m in ("vgg16", "bert_tiny", "bert_small") if m not in models]
     note = "\n".join(notes) + (f"\nNot measured yet: {', '.join(missing)}" if missing else "")
     head = ["Mean over the cells (%)", *map(model_label, models)]
-    return slide_table(head, lines, title, note, left=1, lang=lang, left_width=0.31)
+    return marks.table(head, lines, title, note, left=1, lang=lang, left_width=0.31)
 
 
 def _measured_bars(folder: Path) -> Figure:
@@ -576,4 +575,4 @@ def _measured_bars(folder: Path) -> Figure:
             "Compute them with: python -m clora_lab reproduce vgg16, and reproduce bert"
         )
     note = f"Not measured yet: {', '.join(missing)}" if missing else ""
-    return slide_plots.before_after_bars(cases, "Before and after, measured", note)
+    return plots.before_after_bars(cases, "Before and after, measured", note)

@@ -1,4 +1,4 @@
-"""The decay and the noise: a schedule as a curve, and the densities of W, d·W, the noise and their sum."""
+"""The laws of the training: a schedule as a curve, the densities of W, d·W, the noise and their sum."""
 
 from __future__ import annotations
 

@@ -11,8 +11,8 @@ from matplotlib.colors import to_hex
 from matplotlib.patches import Polygon, Rectangle
 from matplotlib.text import Text
 
-from clora_lab.lab.figures import figures
-from clora_lab.slides import diagrams
+from clora_lab.lab.figures import style
+from clora_lab.slides import drawings
 
 TOY = [
     ("flatten", "Flatten", "784"),
@@ -26,18 +26,18 @@ HANGUL = re.compile("[가-힣]")
 
 
 def draw(key, **options):
-    return diagrams.DIAGRAMS[key](**(SLIDE_18 if key == "slide_18" else {}), **options)
+    return drawings.DIAGRAMS[key](**(SLIDE_18 if key == "slide_18" else {}), **options)
 
 
 @pytest.fixture(scope="module")
 def gallery():
-    return {key: draw(key) for key in diagrams.DIAGRAMS}
+    return {key: draw(key) for key in drawings.DIAGRAMS}
 
 
 @pytest.fixture
 def korean(monkeypatch):
     """Korean labels without a Korean font, for the words and not the looks."""
-    monkeypatch.setattr(diagrams, "hangul_font", lambda: "DejaVu Sans")
+    monkeypatch.setattr(drawings, "hangul_font", lambda: "DejaVu Sans")
 
 
 def words(fig):
@@ -54,7 +54,7 @@ def pairs(fig):
     return sum(isinstance(patch, Polygon) for patch in fig.axes[0].patches) / 2
 
 
-@pytest.mark.parametrize("key", diagrams.DIAGRAMS)
+@pytest.mark.parametrize("key", drawings.DIAGRAMS)
 def test_text_is_large_enough_and_nothing_is_cut(gallery, key):
     fig = gallery[key]
     fig.draw_without_rendering()
@@ -68,7 +68,7 @@ def test_text_is_large_enough_and_nothing_is_cut(gallery, key):
         assert box.x0 > -1 and box.y0 > -1 and box.x1 < width + 1 and box.y1 < height + 1, artist
 
 
-@pytest.mark.parametrize("key", diagrams.DIAGRAMS)
+@pytest.mark.parametrize("key", drawings.DIAGRAMS)
 def test_no_text_runs_into_another(gallery, key):
     fig = gallery[key]
     fig.draw_without_rendering()
@@ -79,12 +79,12 @@ def test_no_text_runs_into_another(gallery, key):
             assert not box.overlaps(its_box), (one, other)
 
 
-@pytest.mark.parametrize("key", diagrams.DIAGRAMS)
+@pytest.mark.parametrize("key", drawings.DIAGRAMS)
 def test_files_repeat_and_carry_the_description(tmp_path, gallery, key):
-    first = [path.read_bytes() for path in figures.save(gallery[key], tmp_path / "a")]
-    second = [path.read_bytes() for path in figures.save(draw(key), tmp_path / "b")]
+    first = [path.read_bytes() for path in style.save(gallery[key], tmp_path / "a")]
+    second = [path.read_bytes() for path in style.save(draw(key), tmp_path / "b")]
     assert first == second
-    assert figures.alt_text(gallery[key])[:20].encode() in first[1]
+    assert style.alt_text(gallery[key])[:20].encode() in first[1]
 
 
 def test_fine_tuning_adds_the_update(gallery):
@@ -97,13 +97,13 @@ def test_lora_freezes_w_beside_one_pair(gallery):
     seen = words(gallery["slide_06"])
     assert {"$W_A$", "$W_B$", "W", "pretrained,\nfrozen"} <= set(seen)
     assert pairs(gallery["slide_06"]) == 1
-    assert any(box.get_hatch() for box in boxes(gallery["slide_06"], diagrams.W_FILL))
+    assert any(box.get_hatch() for box in boxes(gallery["slide_06"], drawings.W_FILL))
 
 
 @pytest.mark.parametrize("noise", [False, True])
 def test_w_and_its_bias_shrink_with_the_decay(noise):
-    fig = diagrams.wds_stages(noise=noise)
-    key, *drawn = sorted(boxes(fig, diagrams.W_FILL), key=lambda box: box.get_y())
+    fig = drawings.wds_stages(noise=noise)
+    key, *drawn = sorted(boxes(fig, drawings.W_FILL), key=lambda box: box.get_y())
     weights = [box.get_width() for box in drawn if box.get_width() == box.get_height()]
     biases = [box.get_width() for box in drawn if box.get_width() != box.get_height()]
     assert len(weights) == len(biases) == 3  # none of either at d = 0
@@ -120,26 +120,26 @@ def test_noise_fills_the_space_and_is_gone_at_both_ends(gallery):
     corners = [mesh.get_coordinates()[0, 0, 0] for mesh in meshes[:2]]
     np.testing.assert_allclose(np.floor(np.array(corners) / 1.6), [1, 2])  # second and third stage
     assert not plain.axes[0].collections
-    assert len(boxes(noisy, diagrams.BIAS_FILL)) == 4 + 1  # C at each stage, and in the key
+    assert len(boxes(noisy, drawings.BIAS_FILL)) == 4 + 1  # C at each stage, and in the key
     assert "C" in words(noisy) and "C" not in words(plain)
 
 
 @pytest.mark.parametrize(("layers", "wrapped"), [(TOY, ["dense", "dense_1"]), (DEEP, ["block1_conv1"])])
 def test_layer_stack_marks_the_wrapped_ones(layers, wrapped):
-    fig = diagrams.layer_stack(layers, wrapped, title="Toy network, Fashion-MNIST")
+    fig = drawings.layer_stack(layers, wrapped, title="Toy network, Fashion-MNIST")
     assert fig.get_suptitle().strip() == "Toy network, Fashion-MNIST"
     bold = [text.get_text() for text in fig.axes[0].texts if text.get_weight() == "bold"]
     assert bold == wrapped and pairs(fig) == len(wrapped)
     assert {part for layer in layers for part in layer} <= set(words(fig))
-    assert len(boxes(fig, diagrams.PAIR_FILL)) == len(wrapped) + 1  # and one in the key
+    assert len(boxes(fig, drawings.PAIR_FILL)) == len(wrapped) + 1  # and one in the key
     assert f"{len(wrapped)} of {len(layers)} layers" in " ".join(words(fig))
     assert f"{len(layers)} layers from {layers[0][0]} to {layers[-1][0]}" in fig.alt_text
 
 
 def test_layer_stack_shortens_names_that_do_not_fit():
     long = [(f"token_and_position_embedding_{i}", "Embedding", "128 × 128") for i in range(12)]
-    seen = words(diagrams.layer_stack(long, []))
-    assert "token_and_posit…" in seen and "none" in diagrams.layer_stack(long, []).alt_text
+    seen = words(drawings.layer_stack(long, []))
+    assert "token_and_posit…" in seen and "none" in drawings.layer_stack(long, []).alt_text
 
 
 @pytest.mark.parametrize(
@@ -152,14 +152,14 @@ def test_layer_stack_shortens_names_that_do_not_fit():
 )
 def test_layer_stack_refuses(layers, wrapped, message):
     with pytest.raises(ValueError, match=message):
-        diagrams.layer_stack(layers, wrapped)
+        drawings.layer_stack(layers, wrapped)
 
 
 # --- languages ----------------------------------------------------------------------------------
 
 
 def test_both_languages_have_the_same_labels():
-    english, korean = diagrams.LABELS["en"], diagrams.LABELS["ko"]
+    english, korean = drawings.LABELS["en"], drawings.LABELS["ko"]
     assert english.keys() == korean.keys()
     assert not any(HANGUL.search(label) for label in english.values())
     assert all(HANGUL.search(label) for label in korean.values())
@@ -169,16 +169,16 @@ def test_both_languages_have_the_same_labels():
 
 
 @pytest.mark.filterwarnings("ignore:Glyph")
-@pytest.mark.parametrize("key", diagrams.DIAGRAMS)
+@pytest.mark.parametrize("key", drawings.DIAGRAMS)
 def test_korean_labels_are_drawn(gallery, korean, key):
     seen = words(draw(key, lang="ko"))
     assert any(HANGUL.search(word) for word in seen)
     assert len(seen) == len(words(gallery[key]))
 
 
-@pytest.mark.parametrize("key", diagrams.DIAGRAMS)
+@pytest.mark.parametrize("key", drawings.DIAGRAMS)
 def test_without_a_hangul_font_english_and_a_warning(monkeypatch, gallery, key):
-    monkeypatch.setattr(diagrams, "hangul_font", lambda: None)
+    monkeypatch.setattr(drawings, "hangul_font", lambda: None)
     with pytest.warns(UserWarning, match="No font with Hangul.*NanumGothic.*fonts-nanum") as caught:
         fig = draw(key, lang="ko")
     assert words(fig) == words(gallery[key])
@@ -189,7 +189,7 @@ def test_an_installed_hangul_font_is_found(monkeypatch):
     manager = font_manager.fontManager
     found = [font_manager.FontEntry(name="Malgun Gothic"), font_manager.FontEntry(name="UnDotum")]
     monkeypatch.setattr(manager, "ttflist", [*plain_fonts(), *found])
-    assert diagrams.hangul_font() == "Malgun Gothic"
+    assert drawings.hangul_font() == "Malgun Gothic"
 
 
 def test_fonts_installed_since_the_list_was_made_are_looked_at(monkeypatch, tmp_path):
@@ -207,18 +207,18 @@ def test_fonts_installed_since_the_list_was_made_are_looked_at(monkeypatch, tmp_
     monkeypatch.setattr(manager, "ttflist", plain_fonts())
     monkeypatch.setattr(manager, "addfont", add)
     monkeypatch.setattr(font_manager, "findSystemFonts", lambda: [str(broken)])
-    assert diagrams.hangul_font() is None
+    assert drawings.hangul_font() is None
     monkeypatch.setattr(font_manager, "findSystemFonts", lambda: [str(broken), "new.ttf"])
-    assert diagrams.hangul_font() == "NanumGothic" and added == ["new.ttf"]
+    assert drawings.hangul_font() == "NanumGothic" and added == ["new.ttf"]
 
 
 def plain_fonts():
     fonts = font_manager.fontManager.ttflist
-    return [font for font in fonts if font.name not in diagrams.HANGUL_FONTS]
+    return [font for font in fonts if font.name not in drawings.HANGUL_FONTS]
 
 
 def test_an_unknown_language_is_refused():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises(ValueError, match=r"`lang` must be one of \['en', 'ko'\]. Received: 'fr'"):
-            diagrams.lora(lang="fr")
+            drawings.lora(lang="fr")
