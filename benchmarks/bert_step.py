@@ -27,9 +27,11 @@ import pandas as pd  # noqa: E402
 
 import clora_lab as cl  # noqa: E402
 from clora_lab.lab import tables, training  # noqa: E402
-from clora_lab.lab.data import text  # noqa: E402
-from clora_lab.lab.data.datasets import DatasetError  # noqa: E402
-from clora_lab.lab.nets import bert_models  # noqa: E402
+from clora_lab.lab.data import registry as datasets  # noqa: E402
+from clora_lab.lab.data import tokens  # noqa: E402
+from clora_lab.lab.data.registry import DatasetError  # noqa: E402
+from clora_lab.lab.nets import bert, starts  # noqa: E402
+from clora_lab.lab.nets import registry as nets  # noqa: E402
 
 WORDS = 2_000  # size of the vocabulary: the embedding is a look-up, its size costs only the optimiser
 BATCH = 32
@@ -39,8 +41,8 @@ BUCKET = 32  # lengths are rounded up to a multiple of this
 def lengths_of_texts(count, rng):
     """Lengths in tokens, and where they are from."""
     try:
-        texts = text.load("imdb", 0.04).x_train[:count]
-        tokenizer = bert_models.tokenizer_of(bert_models.bert_vocabulary())
+        texts = datasets.load("imdb", fraction=0.04).x_train[:count]
+        tokenizer = bert.tokenizer_of(starts.bert_vocabulary())
         return np.array([len(row) + 2 for row in tokenizer(texts)]), "IMDB's lengths"
     except DatasetError:
         # Mean and spread of log(tokens) over 4,000 of IMDB's training texts.
@@ -56,7 +58,7 @@ def batches(lengths, limit, steps, bucketed, rng):
     for group in lengths.reshape(steps, BATCH):
         size = min(limit, -(-int(group.max()) // BUCKET) * BUCKET) if bucketed else limit
         ids = rng.integers(5, WORDS, (BATCH, size)) * (np.arange(size) < group[:, None])
-        found.append((text.model_inputs(ids), rng.integers(0, 2, BATCH)))
+        found.append((tokens.model_inputs(ids), rng.integers(0, 2, BATCH)))
     return found
 
 
@@ -64,15 +66,13 @@ def net(model, limit, wrapped, jit):
     """A compiled classifier; wrapped: C-LoRA on the attention, the noise on."""
     import keras_hub
 
-    task = keras_hub.models.BertTextClassifier(
-        bert_models.backbone(model, WORDS), num_classes=2, compile=False
-    )
+    task = keras_hub.models.BertTextClassifier(bert.backbone(model, WORDS), num_classes=2, compile=False)
     callbacks = []
     if wrapped:
         schedule = cl.LinearDecay(total_steps=10**9, begin=0.0, end=1.0)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", cl.BreakEvenWarning)
-            task = cl.compress(task, 16, schedule=schedule, targets=bert_models.ATTENTION)
+            task = cl.compress(task, 16, schedule=schedule, targets=nets.targets("bert_tiny", "attention"))
         callbacks = [cl.DecayCallback(initial_step=1000)]
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     task.compile(keras.optimizers.Adam(5e-5), loss, jit_compile=jit)
@@ -156,7 +156,7 @@ def compared(frame):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--models", nargs="+", default=["bert_tiny", "minilm"], choices=bert_models.SHAPES)
+    parser.add_argument("--models", nargs="+", default=["bert_tiny", "minilm"], choices=bert.SHAPES)
     parser.add_argument("--lengths", type=int, nargs="+", default=[64, 128, 256])
     parser.add_argument("--no-xla", dest="xla", action="store_false", help="it takes minutes to compile")
     parser.add_argument("--rounds", type=int, default=3)

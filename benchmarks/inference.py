@@ -24,7 +24,7 @@ import pandas as pd  # noqa: E402
 
 import clora_lab as cl  # noqa: E402
 from clora_lab.lab import tables  # noqa: E402
-from clora_lab.lab.nets import models  # noqa: E402
+from clora_lab.lab.nets import mlp  # noqa: E402
 
 
 def session(model, folder):
@@ -51,7 +51,7 @@ def main():
     parser.add_argument("--ranks", type=int, nargs="+", default=[16, 32, 64])
     parser.add_argument("--rounds", type=int, default=15)
     arguments = parser.parse_args()
-    dense = models.toy_mlp()
+    dense = mlp.toy_mlp()
     rng = np.random.default_rng(0)
     rows = []
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():

@@ -22,7 +22,7 @@ import pandas as pd  # noqa: E402
 
 import clora_lab as cl  # noqa: E402
 from clora_lab.lab import tables  # noqa: E402
-from clora_lab.lab.nets import models  # noqa: E402
+from clora_lab.lab.nets import mlp  # noqa: E402
 from clora_lab.studies.experiments import STEPS_PER_EXECUTION  # noqa: E402
 
 OPEN = 0.56  # share of the slides' schedule during which the noise is on: (1 - 0.3) * (0.85 - 0.05)
@@ -30,7 +30,7 @@ OPEN = 0.56  # share of the slides' schedule during which the noise is on: (1 - 
 
 def nets(rank=16):
     """Name -> (net, its callbacks). The noise stays on: d is a little below 1 all the time."""
-    dense = models.toy_mlp()
+    dense = mlp.toy_mlp()
     slow = cl.LinearDecay(total_steps=10**9, begin=0.0, end=1.0)
     found = {"dense": (dense, [])}
     for name, method, draw in (

@@ -34,7 +34,7 @@ import pandas as pd  # noqa: E402
 
 import clora_lab as cl  # noqa: E402
 from clora_lab.lab import runner, tables  # noqa: E402
-from clora_lab.lab.nets import models  # noqa: E402
+from clora_lab.lab.nets import vgg  # noqa: E402
 from clora_lab.studies import vgg16  # noqa: E402
 
 
@@ -67,7 +67,7 @@ def batches(steps):
 
 def step(arguments):
     """Milliseconds a training step; the rounds of all nets are interleaved."""
-    dense = models.vgg16()
+    dense = vgg.vgg16()
     nets = {"dense": (dense, [])}
     for method in ("wds", "noise_bias"):
         for factorization in ("pair", "loralib"):
@@ -107,7 +107,7 @@ def latency(arguments):
     """Milliseconds a call in ONNX Runtime, and the time of each node at batch 1 for the two that matter."""
     import onnxruntime
 
-    dense = models.vgg16()
+    dense = vgg.vgg16()
     nets = {"dense": dense}
     for factorization in vgg16.FACTORIZATIONS:
         nets[factorization] = finished(dense, factorization)
@@ -214,7 +214,7 @@ def memory(arguments):
 
 def train(factorization, steps):
     """What `memory` runs in a process of its own; prints its findings as JSON."""
-    dense = models.vgg16()
+    dense = vgg.vgg16()
     net = wrapped(dense, "noise_bias", factorization)
     original = dense.count_params()
     del dense

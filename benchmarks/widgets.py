@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from clora_lab.course import widgets  # noqa: E402
-from clora_lab.lab.nets import models  # noqa: E402
+from clora_lab.lab.nets import mlp  # noqa: E402
 
 REPEATS = 3
 
@@ -80,7 +80,7 @@ def answers(explorer) -> list[float]:
 
 
 def main():
-    model = models.toy_mlp()
+    model = mlp.toy_mlp()
     kernel = np.asarray(model.layers[0].kernel)
     explorers = {
         "schedule": widgets.schedule_explorer(),

@@ -41,7 +41,7 @@ ResultsOption = Annotated[
 @contextlib.contextmanager
 def _errors():
     """Turn what can go wrong into one clear message and an exit code."""
-    from clora_lab.lab.data.datasets import DatasetError
+    from clora_lab.lab.data.registry import DatasetError
 
     try:
         yield
@@ -63,6 +63,21 @@ def _errors():
 def _leave(message, code: int):
     typer.echo(f"error: {message}", err=True)
     raise typer.Exit(code)
+
+
+def _dataset(name: str, among: tuple[str, ...], study: str) -> str:
+    """The data set that a study takes, on this machine and whole; before anything slow is imported."""
+    from clora_lab.lab.data import registry as datasets
+
+    name = datasets.resolve(name, among)
+    datasets.require(name, f"python -m clora_lab reproduce {study} --dataset {{name}}")
+    return name
+
+
+def _title(dataset: str) -> str:
+    from clora_lab.lab.data import registry as datasets
+
+    return datasets.title(dataset)
 
 
 def _integers(argument: str, text: str) -> list[int]:
@@ -105,11 +120,9 @@ def reproduce_toy(
     """
     with _errors():
         from clora_lab.lab import processes
-        from clora_lab.lab.data import datasets
 
         processes.limit_threads()
-        dataset = datasets.resolve(dataset)  # before the imports that take seconds
-        datasets.obtain(dataset)
+        dataset = _dataset(dataset, ("fashion_mnist", "digits"), "toy")  # before imports that take seconds
         from clora_lab.lab import runner, tables
         from clora_lab.lab.results import ResultsStore
         from clora_lab.slides import gallery, published
@@ -123,7 +136,7 @@ def reproduce_toy(
             epochs=epochs,
         )
         store = ResultsStore(results, "toy")
-        title = datasets.TITLES[dataset]
+        title = _title(dataset)
         typer.echo(f"Toy study on {title}: {len(grid)} runs; results in {store.path}")
         rows = runner.run_grid(grid, store, jobs=jobs or os.cpu_count())
         if "slides" in variants.split(","):
@@ -188,14 +201,14 @@ def reproduce_vgg16(
 
         if jobs != 1:
             processes.limit_threads()
+        dataset = _dataset(dataset, ("cifar10_jpeg", "cifar10", "digits32"), "vgg16")
         from clora_lab.lab import runner
-        from clora_lab.lab.data import cifar
         from clora_lab.lab.results import ResultsStore
         from clora_lab.studies import vgg16
 
         changes = {"epochs": epochs, "dense_epochs": dense_epochs}
         grid = vgg16.grid(
-            cifar.resolve(dataset),
+            dataset,
             ranks=_rank_pairs(ranks) if ranks else vgg16.RANKS,
             seeds=range(seeds),
             factorizations=factorizations.split(","),
@@ -274,8 +287,8 @@ def reproduce_bert(
 
         if jobs != 1:
             processes.limit_threads()
+        dataset = _dataset(dataset, ("imdb", "synthetic"), "bert")
         from clora_lab.lab import runner
-        from clora_lab.lab.data import text
         from clora_lab.lab.results import ResultsStore
         from clora_lab.studies import bert
 
@@ -283,7 +296,7 @@ def reproduce_bert(
         changes |= {"learning_rate": learning_rate, "dense_learning_rate": dense_learning_rate}
         changes |= {"patience": patience}
         grid = bert.grid(
-            text.resolve(dataset),
+            dataset,
             model,
             ranks=_integers("ranks", ranks),
             seeds=range(seeds),
@@ -329,18 +342,16 @@ def reproduce_future(
     """
     with _errors():
         from clora_lab.lab import processes
-        from clora_lab.lab.data import datasets
 
         processes.limit_threads()
-        dataset = datasets.resolve(dataset)
-        datasets.obtain(dataset)
+        dataset = _dataset(dataset, ("fashion_mnist", "digits"), "future")
         from clora_lab.lab import runner
         from clora_lab.lab.results import ResultsStore
         from clora_lab.studies import future
 
         grid = future.grid(dataset, range(seeds), questions.split(","), epochs=epochs)
         store = ResultsStore(results, future.STUDY)
-        title = f"{datasets.TITLES[dataset]}, rank {grid[-1].rank}, {epochs} epochs"
+        title = f"{_title(dataset)}, rank {grid[-1].rank}, {epochs} epochs"
         typer.echo(f"Future steps on {title}: {len(grid)} runs; results in {store.path}")
         rows = runner.run_grid(grid, store, jobs=jobs or os.cpu_count())
         _show_answers(rows, questions=questions.split(","))
@@ -408,21 +419,27 @@ def pretrain(
         for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"):
             os.environ.setdefault(name, str(threads))
         from clora_lab import _checks
-        from clora_lab.lab.data import text
+        from clora_lab.lab.data import registry as datasets
+        from clora_lab.lab.nets import registry as nets
+        from clora_lab.lab.nets import starts
 
-        _checks.one_of("model", model, ("bert-tiny", "bert-small"))
-        reviews = text.load(dataset, fraction, path=path)
+        known = {name.replace("_", "-"): name for name in starts.pretrainable()}
+        key = known[_checks.one_of("model", model, known)]
+        _checks.one_of("dataset", dataset, ("imdb", "synthetic"))
+        place_of_texts = {"path": path} if dataset == "imdb" else {}
+        command = f"python -m clora_lab pretrain {model} --dataset {{name}}"
+        datasets.require(dataset, command, **place_of_texts)
+        reviews = datasets.load(dataset, fraction=fraction, **place_of_texts)
         import pandas as pd
 
-        from clora_lab.lab import names, tables
-        from clora_lab.lab.nets import bert_models
+        from clora_lab.lab import tables
+        from clora_lab.lab.nets import pretrain
 
-        key = model.replace("-", "_")
-        place = out or bert_models.pretrained_dir(key)
+        place = out or starts.pretrained_dir(key)
         count = f"{len(reviews.x_train):,} training texts of {reviews.title}"
-        typer.echo(f"Pretraining {names.model_label(key)} on the {count}")
-        settings = bert_models.Pretraining(epochs=epochs, length=length)
-        _, history = bert_models.pretrain(reviews, key, settings, folder=place)
+        typer.echo(f"Pretraining {nets.label(key)} on the {count}")
+        settings = pretrain.Pretraining(epochs=epochs, length=length)
+        _, history = pretrain.pretrain(reviews, key, settings, folder=place)
         columns = ("epoch", "val_loss", "val_accuracy")
         rows = [{name: row.get(name) for name in columns} for row in history]
         tables.show(pd.DataFrame(rows), "Gaps guessed in the validation texts; loss in nats")
@@ -561,29 +578,36 @@ def audit_slides(
 
 
 @app.command("data")
-def data():
-    """List the datasets: what is cached, where, and whether it is intact.
+def data(
+    name: Annotated[str, typer.Argument(help="A data set to make available now; downloads it once.")] = "",
+):
+    """List the data sets: what is on this machine, and how to get the others.
 
-    Exit code 3 if a file is damaged.
+    Exit code 3 if one is damaged, or if the one that is named can't be had.
 
-    Example:
+    Examples:
 
         python -m clora_lab data
+
+        python -m clora_lab data fashion_mnist
     """
     with _errors():
-        import pandas as pd
+        from clora_lab.lab.data import registry as datasets
 
+        if name:
+            typer.echo(f"{datasets.title(name)} is in {datasets.find(name) or 'an installed package'}.")
+            return
         from clora_lab.lab import tables
-        from clora_lab.lab.data import datasets, text
 
         status = datasets.status()
-        status = pd.concat([status, pd.DataFrame(text.status())], ignore_index=True)
-        tables.show(status, "Datasets")
-        damaged = status.loc[status["state"] == "damaged", "path"].tolist()
+        shown = status.assign(MB=(status["bytes"] / 1e6).round(1).astype(object).where(status["bytes"] > 0))
+        shown["get it with"] = shown["note"].where(shown["state"] == "missing", "")
+        tables.show(shown[["dataset", "state", "MB", "get it with"]], "Data sets")
+        for row in status[status["path"] != ""].itertuples():
+            typer.echo(f"{row.dataset}: {row.path}")  # not in the table: a path has any length
+        damaged = status.loc[status["state"] == "damaged", "note"].tolist()
         if damaged:
-            raise datasets.DatasetDamaged(
-                f"Damaged: {', '.join(map(str, damaged))}. Delete these files and run again."
-            )
+            raise datasets.DatasetDamaged(" ".join(damaged))
 
 
 def _store(folder: Path | None, study: str = "toy"):

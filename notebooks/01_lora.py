@@ -63,9 +63,9 @@ from keras.ops import convert_to_numpy as to_numpy
 import clora_lab as cl
 from clora_lab import rules
 from clora_lab.course import widgets
-from clora_lab.lab.data import datasets
+from clora_lab.lab.data import registry as datasets
 from clora_lab.lab.figures import marks
-from clora_lab.lab.nets import models
+from clora_lab.lab.nets import mlp
 from clora_lab.slides import drawings
 
 # %% [markdown]
@@ -90,7 +90,7 @@ notebook.show(drawings.fine_tuning())
 # moments). Our small network has this many parameters:
 
 # %% tags=["nbval-check-output"]
-toy = models.toy_mlp()  # the net of the slides' toy project: 784-256-128-10
+toy = mlp.toy_mlp()  # the net of the slides' toy project: 784-256-128-10
 for layer in toy.layers:
     kernel, bias = layer.kernel, layer.bias
     print(f"{layer.name:8} kernel {tuple(kernel.shape)!s:10} {layer.count_params():>8,} parameters")
@@ -139,7 +139,7 @@ def train(model, x, y, name, *callbacks):
 
 
 # %%
-net = models.toy_mlp(x_train.shape[1], data.classes, seed=SEED)
+net = mlp.toy_mlp(x_train.shape[1], len(data.classes), seed=SEED)
 net = train(net, x_old, y_old, "pretraining on classes 0 to 4")
 
 # %% [markdown]

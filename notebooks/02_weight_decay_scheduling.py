@@ -65,10 +65,11 @@ import clora_lab as cl
 from clora_lab import schedules
 from clora_lab.course import widgets, words
 from clora_lab.lab import training
-from clora_lab.lab.data import datasets
+from clora_lab.lab.data import registry as datasets
 from clora_lab.lab.figures import laws, marks
 from clora_lab.lab.figures import training as curves
-from clora_lab.lab.nets import models
+from clora_lab.lab.nets import mlp
+from clora_lab.lab.nets import registry as nets
 from clora_lab.slides import drawings, plots
 from clora_lab.studies import experiments
 
@@ -108,7 +109,7 @@ print(
 # %%
 schedule = cl.LinearDecay(total_steps, begin=BEGIN, end=END)
 net = cl.compress(
-    dense, RANK, method="wds", schedule=schedule, targets=models.TOY_TARGETS, alpha=ALPHA, seed=SEED
+    dense, RANK, method="wds", schedule=schedule, targets=nets.targets("toy_mlp"), alpha=ALPHA, seed=SEED
 )
 pd.DataFrame(
     [
@@ -402,7 +403,7 @@ scaling.map("{:.1%}".format)
 # $W$ still counts:
 
 # %%
-fresh = cl.compress(dense, RANK, method="wds", schedule=schedule, targets=models.TOY_TARGETS)
+fresh = cl.compress(dense, RANK, method="wds", schedule=schedule, targets=nets.targets("toy_mlp"))
 try:
     cl.finalize(fresh)
 except ValueError as error:
@@ -424,9 +425,9 @@ cl.report(dense, small).round(3)
 # stays: notebook [03](03_toy_fashion_mnist.ipynb).) At the slides' size the numbers are:
 
 # %% tags=["nbval-check-output"]
-toy = models.toy_mlp()  # 784-256-128-10, untrained: only counted here
+toy = mlp.toy_mlp()  # 784-256-128-10, untrained: only counted here
 for rank in (16, 32, 64):
-    counted = cl.finalize(cl.compress(toy, rank, "wds", slides, targets=models.TOY_TARGETS), force=True)
+    counted = cl.finalize(cl.compress(toy, rank, "wds", slides, targets=nets.targets("toy_mlp")), force=True)
     print(
         f"rank {rank}: {counted.count_params():>7,} of {toy.count_params():,} parameters left, {cl.ratio(toy, counted):.2%} of the net;"
         f" counted as in the slides {cl.ratio(toy, counted, convention='slides'):.2%}"
@@ -459,7 +460,7 @@ pd.DataFrame(
 
 # %%
 widgets.live_training(
-    dense, data, epochs=SIZE["epochs"], rank=RANK, method="wds", targets=models.TOY_TARGETS, seed=SEED
+    dense, data, epochs=SIZE["epochs"], rank=RANK, method="wds", targets=nets.targets("toy_mlp"), seed=SEED
 )
 
 # %%
@@ -531,7 +532,7 @@ sudden = ...
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
 fast = cl.LinearDecay(total_steps, begin=0.05, end=0.06)
-sudden_net = cl.compress(dense, RANK, "wds", fast, targets=models.TOY_TARGETS, alpha=ALPHA, seed=SEED)
+sudden_net = cl.compress(dense, RANK, "wds", fast, targets=nets.targets("toy_mlp"), alpha=ALPHA, seed=SEED)
 sudden = train(sudden_net, x_train, y_train)
 
 assert (sudden["decay"].iloc[2:] == 0).all()  # gone within two epochs
@@ -583,7 +584,7 @@ floored = ...
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
 floor = cl.LinearDecay(total_steps, begin=BEGIN, end=END, floor=0.5)
-floored_net = cl.compress(dense, RANK, "wds", floor, targets=models.TOY_TARGETS, alpha=ALPHA, seed=SEED)
+floored_net = cl.compress(dense, RANK, "wds", floor, targets=nets.targets("toy_mlp"), alpha=ALPHA, seed=SEED)
 floored = train(floored_net, x_train, y_train)
 forced = training.evaluate(cl.finalize(floored_net, force=True), data.x_val, data.y_val)["accuracy"]
 last = floored.iloc[-1]

@@ -68,7 +68,8 @@ from clora_lab import methods
 from clora_lab.course import widgets, words
 from clora_lab.lab import names, paths, results, runner, tables
 from clora_lab.lab.figures import compare, laws, training
-from clora_lab.lab.nets import models
+from clora_lab.lab.nets import mlp
+from clora_lab.lab.nets import registry as nets
 from clora_lab.slides import plots, published
 from clora_lab.studies import experiments
 
@@ -81,7 +82,7 @@ SLIDES = published.load("toy")
 # $\text{inputs} \times \text{units}$ weights and a bias for each unit.
 
 # %% tags=["nbval-check-output"]
-net = models.toy_mlp(features=784, classes=10)
+net = mlp.toy_mlp(features=784, classes=10)
 for layer in net.layers:
     kernel, bias = layer.get_weights()
     print(
@@ -90,7 +91,7 @@ for layer in net.layers:
 print(f"total                    {net.count_params():,}")
 
 # %% [markdown]
-# C-LoRA wraps the 256 and the 128 layer (`models.TOY_TARGETS`); the output layer stays as it is. At rank $r$ a kernel of shape $(\text{in}, \text{out})$ becomes the
+# C-LoRA wraps the 256 and the 128 layer (`nets.targets("toy_mlp")`); the output layer stays as it is. At rank $r$ a kernel of shape $(\text{in}, \text{out})$ becomes the
 # pair $A$ $(r \times \text{in})$ and $B$ $(\text{out} \times r)$ with $r\,(\text{in} + \text{out})$ parameters, and the method "bias" adds a new bias $C$.
 #
 # **Predict first, then run** (먼저 예측하기). How many parameters has the whole net at rank 64: about 40%, 50% or 60% of the original? And from which rank on does the pair of
@@ -103,7 +104,7 @@ prediction_ratio, prediction_rank = ..., ...  # your numbers
 schedule = cl.LinearDecay(total_steps=EPOCHS * TRAINING_IMAGES // BATCH_SIZE, begin=BEGIN, end=END)
 compressed = {
     rank: cl.compress(
-        net, rank=rank, method="noise_bias", schedule=schedule, targets=models.TOY_TARGETS, alpha=ALPHA
+        net, rank=rank, method="noise_bias", schedule=schedule, targets=nets.targets("toy_mlp"), alpha=ALPHA
     )
     for rank in RANKS
 }
@@ -198,7 +199,7 @@ notebook.say(source)
 
 # %%
 DATASET = rows["dataset"].iloc[0]
-NAME = names.dataset_label(DATASET)
+NAME = names.datasets.label(DATASET)
 MEASURED_RANKS = sorted(int(rank) for rank in rows["rank"].unique() if rank)
 LOWEST = MEASURED_RANKS[0]
 VARIANTS = list(dict.fromkeys(rows["variant"]))
@@ -644,7 +645,7 @@ largest_rank = ...
 # r (784 + 256) + r (256 + 128) + 256 + 128 <= 0.25 * 235,146
 largest_rank = int((0.25 * net.count_params() - 384) // (1040 + 384))
 at = {
-    rank: cl.ratio(net, cl.compress(net, rank, schedule=schedule, targets=models.TOY_TARGETS), "slides")
+    rank: cl.ratio(net, cl.compress(net, rank, schedule=schedule, targets=nets.targets("toy_mlp")), "slides")
     for rank in (largest_rank, largest_rank + 1)
 }
 assert at[largest_rank] <= 0.25 < at[largest_rank + 1]
@@ -730,5 +731,5 @@ for method, init in (("noise_bias", "lora"), ("svd", "svd")):
 own_accuracy, svd_accuracy = found["noise_bias"], found["svd"]
 assert own_accuracy > 0.15  # chance is 0.10
 print(
-    f"rank 2, {names.dataset_label(notebook.dataset())}, {small['epochs']} epochs: {own['model', 'ratio_percent']:.1f}% of the parameters; noise & bias {own_accuracy:.1%}, SVD without training {svd_accuracy:.1%}"
+    f"rank 2, {names.datasets.label(notebook.dataset())}, {small['epochs']} epochs: {own['model', 'ratio_percent']:.1f}% of the parameters; noise & bias {own_accuracy:.1%}, SVD without training {svd_accuracy:.1%}"
 )

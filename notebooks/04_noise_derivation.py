@@ -66,9 +66,10 @@ from scipy import stats
 import clora_lab as cl
 from clora_lab import noise
 from clora_lab.course import derivation, widgets, words
-from clora_lab.lab.data import datasets
+from clora_lab.lab.data import registry as datasets
 from clora_lab.lab.figures import laws, marks
-from clora_lab.lab.nets import models
+from clora_lab.lab.nets import mlp
+from clora_lab.lab.nets import registry as nets
 from clora_lab.slides import drawings, plots
 from clora_lab.studies import experiments
 
@@ -301,19 +302,19 @@ print("The first two moments stay for all three laws; the kurtosis follows d^4."
 SIZE = notebook.size("quick", DATASET) if RUN == "quick" else {}
 net, _, _ = experiments.dense_net(experiments.Experiment(DATASET, "dense", seed=SEED, **SIZE))
 data = datasets.load(DATASET)
-fresh = models.toy_mlp(data.x_train.shape[1], data.classes, seed=SEED)
-kernels = {name: net.get_layer(name).get_weights()[0] for name in models.TOY_TARGETS}
+fresh = mlp.toy_mlp(data.x_train.shape[1], len(data.classes), seed=SEED)
+kernels = {name: net.get_layer(name).get_weights()[0] for name in nets.targets("toy_mlp")}
 samples = {
     f"{name}, {state}": source.get_layer(name).get_weights()[0].ravel()
     for state, source in (("before training", fresh), ("trained", net))
-    for name in models.TOY_TARGETS
+    for name in nets.targets("toy_mlp")
 }
 found = pd.DataFrame({name: derivation.describe(values) for name, values in samples.items()}).T
 print(f"Dense net trained on {data.title}")
 found.round(4)
 
 # %%
-for name in models.TOY_TARGETS:
+for name in nets.targets("toy_mlp"):
     test = stats.normaltest(kernels[name].ravel())
     kurtosis = found.loc[f"{name}, trained", "excess_kurtosis"]
     p = f"= {test.pvalue:.2g}" if test.pvalue > 1e-300 else "below 1e-300"
@@ -345,7 +346,7 @@ table.set_index(["law", "d"]).round(3)
 # %%
 worst = (table["std_ratio"] - 1).abs().max()
 print(f"Largest deviation of the standard deviation of d·W + n from that of W: {100 * worst:.2f}%")
-for name in models.TOY_TARGETS:
+for name in nets.targets("toy_mlp"):
     mine = table[table["law"] == name].set_index("d")
     print(
         f"{name}: distance to the normal law (ks) {mine.loc[1.0, 'ks']:.3f} at d = 1, {mine.loc[DECAYS[-1], 'ks']:.3f} at d = {DECAYS[-1]}"
@@ -356,7 +357,7 @@ assert worst < 0.05
 # That is slide 14, with real weights in the place of a drawn bell: $W$, $dW$, the noise, and their sum.
 
 # %%
-for name in models.TOY_TARGETS:
+for name in nets.targets("toy_mlp"):
     weights = pd.Series(kernels[name].ravel(), name=f"layer {name}")
     notebook.show(laws.noise_densities(weights, DECAYS, dataset=DATASET))
 

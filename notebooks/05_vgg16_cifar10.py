@@ -72,9 +72,11 @@ import clora_lab as cl
 from clora_lab import factorize, rules
 from clora_lab.course import convolution, words
 from clora_lab.lab import names, paths, results, runner, training
-from clora_lab.lab.data import cifar
+from clora_lab.lab.data import registry as datasets
+from clora_lab.lab.data.images import standardise
 from clora_lab.lab.figures import conv_figures, marks
-from clora_lab.lab.nets import models
+from clora_lab.lab.nets import registry as nets
+from clora_lab.lab.nets import vgg
 from clora_lab.slides import drawings, plots, published, shapes
 from clora_lab.studies import vgg16
 
@@ -95,7 +97,7 @@ notebook.show(drawings.layer_stack(stack, wrapped_names, title="VGG16 for 32 × 
 # The table of shapes and the Keras model must agree:
 
 # %% tags=["nbval-check-output"]
-net = models.vgg16(seed=SEED)
+net = vgg.vgg16(seed=SEED)
 convolutions = [layer for layer in net.layers if isinstance(layer, keras.layers.Conv2D)]
 kernels = sum(int(np.prod(layer.kernel.shape)) for layer in convolutions)
 assert net.count_params() == shapes.total(shapes.VGG16)
@@ -443,7 +445,7 @@ LIVE = vgg16.Experiment(
     model="small_vgg", epochs=12 if DATASET == "digits32" else 5, dense_epochs=8 if DATASET == "digits32" else 5,
     learning_rate=1e-3, dense_learning_rate=1e-3,
 )  # fmt: skip
-data = cifar.load(DATASET, LIVE.part)
+data = datasets.load(DATASET, part=LIVE.part)
 dense, _, _ = vgg16.dense_net(LIVE)
 total_steps = -(-len(data.y_train) // LIVE.batch_size) * LIVE.epochs
 live = cl.compress(
@@ -455,7 +457,7 @@ final = cl.finalize(live)
 NAME = f"small VGG, {data.title}"
 
 # %%
-x_test = cifar.standardise(data.x_test)
+x_test = standardise(data.x_test)
 cut = cl.finalize(
     cl.compress(dense, init="svd", method="bias", schedule=cl.LinearDecay(1), **vgg16.arguments(LIVE, dense)),
     force=True,
@@ -468,7 +470,7 @@ for label, model in (
     accuracy = training.evaluate(model, x_test, data.y_test)["accuracy"]
     print(f"{label:32} {accuracy:6.1%} of {len(x_test)} test images, {model.count_params():>8,} parameters")
 print(
-    f"{NAME}; {len(data.y_train):,} training images, {LIVE.epochs} epochs, {models.VGG16_STARTS[LIVE.start]}"
+    f"{NAME}; {len(data.y_train):,} training images, {LIVE.epochs} epochs, {nets.entry('vgg16').starts[LIVE.start]}"
 )
 
 # %% [markdown]

@@ -74,9 +74,11 @@ import clora_lab as cl
 from clora_lab import rules
 from clora_lab.course import attention, widgets, words
 from clora_lab.lab import names, paths, results, runner, training
-from clora_lab.lab.data import text
+from clora_lab.lab.data import registry as datasets
+from clora_lab.lab.data import text, tokens
 from clora_lab.lab.figures import marks, text_figures
-from clora_lab.lab.nets import bert_models
+from clora_lab.lab.nets import registry as nets
+from clora_lab.lab.nets.bert import backbone
 from clora_lab.slides import published, shapes
 from clora_lab.studies import bert
 
@@ -93,7 +95,7 @@ rng = np.random.default_rng(SEED)
 # Here is BERT-Tiny's real shape, with random weights: counting needs no download.
 
 # %% tags=["nbval-check-output"]
-tiny = bert_models.backbone("bert_tiny")
+tiny = backbone("bert_tiny")
 assert tiny.count_params() == shapes.BERT_TINY.parameters
 print(f"BERT-Tiny: {tiny.count_params():,} parameters")
 first_block = [layer for layer in shapes.BERT_TINY.encoder if "layer_0" in layer.name]
@@ -152,7 +154,9 @@ for layer, x in ((block.query_dense, tokens_in), (block.output_dense, per_head))
 # And as `cl.compress` does it, inside a real block. Nothing but the four layers is replaced, and at $d(t) = 1$ the net is unchanged:
 
 # %%
-wrapped = cl.compress(tiny, r, "bias", cl.LinearDecay(100), targets=bert_models.ATTENTION, seed=SEED)
+wrapped = cl.compress(
+    tiny, r, "bias", cl.LinearDecay(100), targets=nets.targets("bert_tiny", "attention"), seed=SEED
+)
 ids = {
     "token_ids": rng.integers(1000, 2000, (2, 12)),
     "segment_ids": np.zeros((2, 12), "int32"),
@@ -192,7 +196,9 @@ counted, warned = {}, {}
 for rank in (16, 32, 64):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        small = cl.compress(tiny, rank, "bias", cl.LinearDecay(1), targets=bert_models.ATTENTION)
+        small = cl.compress(
+            tiny, rank, "bias", cl.LinearDecay(1), targets=nets.targets("bert_tiny", "attention")
+        )
     counted[f"rank {rank}"] = {name: cl.ratio(tiny, small, way) for name, way in WAYS.items()}
     warned[rank] = [
         str(w.message).split(". ")[0].rstrip(".")
@@ -311,7 +317,7 @@ table[table["measured_mean"].notna()].set_index(["rank", "method"])[list(short)]
 
 # %% [markdown]
 # **What is the same as in the slides**: the shape of the net, the wrapped layers, begin and end of the decay (5% and 85% of the steps), the four methods, $\alpha$. **What is not** is in the line of conditions: above all where the weights start from. The
-# slides' BERT-Tiny was pretrained on Wikipedia and books; one "pretrained here" has read the training reviews and nothing else: its word vectors start from counts of neighbours, and then it fills gaps (`bert_models.pretrain`).
+# slides' BERT-Tiny was pretrained on Wikipedia and books; one "pretrained here" has read the training reviews and nothing else: its word vectors start from counts of neighbours, and then it fills gaps (`lab/nets/pretrain.py`).
 #
 # How much of an order of methods is chance? An accuracy $p$ on $N$ reviews has the standard error $\sqrt{p(1-p)/N}$; two that differ by less than $1.96 \sqrt 2$ of it are not told apart (seeds not counted):
 
@@ -350,7 +356,7 @@ for (model, scope, variant), part in tables.items():
                 cell = on_test.loc[(rank, best)]
                 lines.append(
                     {
-                        "net": names.model_label(model),
+                        "net": nets.label(model),
                         "compressed": scope,
                         "recipe": variant,
                         "rank": rank,
@@ -383,7 +389,7 @@ frame = frame[[method for method in names.METHODS if method in frame]].rename(co
 notebook.show(
     marks.lines(
         frame,
-        f"The compressed path alone: {names.model_label(MODEL)}, rank {lowest}",
+        f"The compressed path alone: {nets.label(MODEL)}, rank {lowest}",
         "Epoch",
         "Validation accuracy (%)",
         subtitle=text_figures.conditions(chosen),
@@ -409,7 +415,7 @@ shown = {
 notebook.show(
     marks.bars(
         sizes[sizes.index.isin(shown)].rename(index=shown),
-        f"Trained and remaining: {names.model_label(MODEL)}, rank {lowest}",
+        f"Trained and remaining: {nets.label(MODEL)}, rank {lowest}",
         "Parameters (% of dense)",
         subtitle=text_figures.conditions(chosen),
         percent=True,
@@ -437,7 +443,7 @@ LIVE = bert.Experiment(
     DATASET, LIVE_METHOD, rank=LIVE_RANK, seed=SEED, variant="short", study="bert_live",
     **{"epochs": 6, "dense_epochs": 3, "patience": 3, "learning_rate": 5e-4, "dense_learning_rate": 2e-4, **fields},
 )  # fmt: skip
-reviews = text.load(DATASET, LIVE.fraction)
+reviews = datasets.load(DATASET, fraction=LIVE.fraction)
 x_train, y_train = reviews.x_train, reviews.y_train
 if DATASET == "synthetic":  # of generated reviews there are as many as one likes
     y_train = np.arange(1200, dtype="int32") % 2
@@ -448,7 +454,7 @@ parts = {
     "val": (reviews.x_val, reviews.y_val),
     "test": (reviews.x_test, reviews.y_test),
 }
-data = {name: (text.tokenise(x, tokenizer, LIVE.sequence), y) for name, (x, y) in parts.items()}
+data = {name: (tokens.tokenise(x, tokenizer, LIVE.sequence), y) for name, (x, y) in parts.items()}
 NAME = LIVE.title
 print(f"{NAME}: {len(y_train):,} training and {len(reviews.y_test):,} test reviews, e.g.")
 print("  ", y_train[0], x_train[0][:150])
@@ -505,7 +511,7 @@ moved.round(3)
 # %%
 SENTENCE = "the plot was not boring at all . what a great film !"
 shown = ["[CLS]", *widgets.tokens(SENTENCE, tokenizer, LIVE.sequence)["token"], "[SEP]"]
-ids = text.tokenise([SENTENCE], tokenizer, LIVE.sequence, cached=False)
+ids = tokens.tokenise([SENTENCE], tokenizer, LIVE.sequence, cached=False)
 order = moved.sort_values("change", ascending=False)[["block", "head"]]
 maps = {name: attention.attention_scores(net, ids)[:, 0] for name, net in (("dense", dense), ("compressed", final))}  # fmt: skip
 notebook.show(
@@ -641,7 +647,9 @@ with_feed_forward, least = ..., ...
 original = text_figures.parts("bert_tiny")
 with_feed_forward = text_figures.parts("bert_tiny", 16, scope="encoder").sum() / original.sum()
 least = original[["embeddings", "pooler"]].sum() / original.sum()
-whole = cl.compress(tiny, 16, "bias", cl.LinearDecay(1), targets=bert_models.ENCODER)
+whole = cl.compress(
+    tiny, 16, "bias", cl.LinearDecay(1), targets=nets.targets("bert_tiny", "attention", "feed_forward")
+)
 assert np.isclose(with_feed_forward, cl.ratio(tiny, whole, "model"))
 assert least < with_feed_forward < counted["rank 16"]["the whole model"]
 print(

@@ -53,6 +53,7 @@ SPLIT = "test"  # used for no choice in any study
 QUICK_SEEDS, FULL_SEEDS = range(3), range(5)  # of the live run of section 2
 
 from clora_lab.course import notebook
+from clora_lab.lab.nets import registry as nets
 
 RUN = notebook.mode(RUN)
 
@@ -85,7 +86,7 @@ for study in conclusion.STUDIES:
         print(f"The study '{study}' is not recorded yet: python -m clora_lab reproduce {study}")
 for slides in published.load("conclusion")["model"].unique():
     if slides not in {part.slides for part in parts}:
-        print(f"Of {names.model_label(slides)}, which is on slide 23, there are no rows to set beside it.")
+        print(f"Of {nets.label(slides)}, which is on slide 23, there are no rows to set beside it.")
 conclusion.sizes(parts).set_index("part")
 
 # %% [markdown]

@@ -65,8 +65,8 @@ import clora_lab as cl
 from clora_lab import factorize, noise
 from clora_lab.course import widgets, words
 from clora_lab.lab import paths, results, runner
-from clora_lab.lab.data import datasets
-from clora_lab.lab.nets import models
+from clora_lab.lab.data import registry as datasets
+from clora_lab.lab.nets import registry as nets
 from clora_lab.studies import experiments, future, future_figures
 
 # %% [markdown]
@@ -92,7 +92,7 @@ else:
         rows = runner.run_grid(grid, results.ResultsStore(paths.cache_dir() / "full", future.STUDY))
     source = words.provenance(rows)
 notebook.say(source)
-TITLE = datasets.TITLES[DATASET]
+TITLE = datasets.title(DATASET)
 EPOCHS, RANK = int(rows["epochs"].max()), int(rows["rank"].max())
 print(f"{TITLE}: rank {RANK}, {EPOCHS} epochs, {rows['config'].nunique()} runs")
 
@@ -128,9 +128,9 @@ small = experiments.RANKS[live][0]
 run = experiments.Experiment(live, "noise_bias", rank=small, **notebook.size("quick", live))
 dense, _, _ = experiments.dense_net(run)
 starts = future.starts(
-    dense, data.x_val, data.y_val, small, models.TOY_TARGETS, calibration=data.x_train[:500]
+    dense, data.x_val, data.y_val, small, nets.targets("toy_mlp"), calibration=data.x_train[:500]
 )
-print(f"A dense net on {datasets.TITLES[live]}, rank {small}, validation images, before any training:")
+print(f"A dense net on {datasets.title(live)}, rank {small}, validation images, before any training:")
 starts.set_index("start").round(3)
 
 # %% [markdown]
@@ -197,7 +197,7 @@ for d in (1.0, 0.7, 0.5, 0.3):
 # **Predict first** (먼저 예측하기): suppose that the elements of $W$ are far from normal. Will empirical noise then act differently from normal noise? Look at what the layer gets to see of it, the sum $x\,n$ over all its inputs: of $W$'s own elements, and of two laws that no one would call normal.
 
 # %%
-kernels = [keras.ops.convert_to_numpy(dense.get_layer(name).kernel) for name in models.TOY_TARGETS]
+kernels = [keras.ops.convert_to_numpy(dense.get_layer(name).kernel) for name in nets.targets("toy_mlp")]
 kernel = kernels[0]
 table = noise.quantiles_of((kernel - kernel.mean(0)) / np.where(kernel.std(0) > 0, kernel.std(0), 1))
 rng = np.random.default_rng(0)
@@ -237,7 +237,7 @@ if RUN == "recorded":
         future_figures.surface(
             future.surface(surface_rows, SPLIT),
             "Noise & bias over spread, gate and end",
-            f"{datasets.TITLES['digits']}; mean {SPLIT} accuracy in percent; the slides' cell is framed",
+            f"{datasets.title('digits')}; mean {SPLIT} accuracy in percent; the slides' cell is framed",
         )
     )
 else:
@@ -347,7 +347,7 @@ print(f"derived {variance:.2f}, measured {measured:.2f}: the net is trained unde
 aware_error, plain_error = ..., ...
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
-first = keras.Model(dense.inputs[0], dense.get_layer(models.TOY_TARGETS[0]).output)
+first = keras.Model(dense.inputs[0], dense.get_layer(nets.targets("toy_mlp")[0]).output)
 hidden = keras.ops.convert_to_numpy(first(data.x_train[:1000]))
 seen, unseen = hidden[:500].astype("float64"), hidden[500:].astype("float64")
 M = kernels[1].astype("float64")
@@ -386,7 +386,7 @@ ratios = ...
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
 wrapped = cl.compress(
-    dense, small, method="bias", schedule=cl.LinearDecay(10), targets=models.TOY_TARGETS, init="lora"
+    dense, small, method="bias", schedule=cl.LinearDecay(10), targets=nets.targets("toy_mlp"), init="lora"
 )
 layer = cl.clora_layers(wrapped)[0]
 M = kernels[0].astype("float64")

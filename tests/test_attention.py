@@ -7,8 +7,9 @@ import pytest
 
 import clora_lab as cl
 from clora_lab.course import attention
-from clora_lab.lab.data import text
-from clora_lab.lab.nets import bert_models
+from clora_lab.lab.data import text, tokens
+from clora_lab.lab.nets import bert
+from clora_lab.lab.nets import registry as nets
 
 keras_hub = pytest.importorskip("keras_hub")
 LENGTH = 16
@@ -24,7 +25,7 @@ def tiny_classifier(seed=0):
         max_sequence_length=32, name="bert_backbone",
     )  # fmt: skip
     preprocessor = keras_hub.models.BertTextClassifierPreprocessor(
-        bert_models.tokenizer_of(vocabulary), sequence_length=LENGTH
+        bert.tokenizer_of(vocabulary), sequence_length=LENGTH
     )
     net = keras_hub.models.BertTextClassifier(
         backbone, num_classes=2, preprocessor=preprocessor, compile=False
@@ -42,7 +43,7 @@ def net():
 
 @pytest.fixture(scope="module")
 def inputs(net):
-    return text.tokenise(TEXTS, net.preprocessor.tokenizer, LENGTH, cached=False)
+    return tokens.tokenise(TEXTS, net.preprocessor.tokenizer, LENGTH, cached=False)
 
 
 def test_attention_is_softmax_of_queries_and_keys(net, inputs):
@@ -86,7 +87,9 @@ def test_nobody_looks_at_padding_and_compression_is_seen(net, inputs):
     before = attention.attention_scores(net, inputs)
     padding = inputs["padding_mask"][1] == 0
     assert padding.any() and before[:, 1][..., padding].max() < 1e-6
-    small = cl.compress(net, 2, "bias", cl.LinearDecay(1), targets=bert_models.ATTENTION, seed=0)
+    small = cl.compress(
+        net, 2, "bias", cl.LinearDecay(1), targets=nets.targets("bert_tiny", "attention"), seed=0
+    )
     same = attention.attention_change(
         before, attention.attention_scores(small, inputs), inputs["padding_mask"]
     )
@@ -124,7 +127,7 @@ def test_change_by_hand():
 def test_predictions_are_the_nets_own(net):
     tokenizer = net.preprocessor.tokenizer
     table = attention.predictions({"a": net, "b": tiny_classifier(1)}, TEXTS, tokenizer, LENGTH, batch=1)
-    logits = keras.ops.convert_to_numpy(net(text.tokenise(TEXTS, tokenizer, LENGTH, cached=False)))
+    logits = keras.ops.convert_to_numpy(net(tokens.tokenise(TEXTS, tokenizer, LENGTH, cached=False)))
     softmax = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     np.testing.assert_allclose(table["a"], softmax[:, 1], rtol=1e-4)
     assert table["text"].tolist() == TEXTS and (table["a"] - table["b"]).abs().max() > 1e-3

@@ -53,7 +53,7 @@ FLAGS = (
 
 # Every widget in one notebook, small enough to run in a few seconds.
 CELLS = [
-    "from clora_lab.course import widgets\nfrom clora_lab.lab.data import datasets\n"
+    "from clora_lab.course import widgets\nfrom clora_lab.lab.data import registry as datasets\n"
     "from clora_lab.studies import experiments\nimport numpy as np",
     "widgets.schedule_explorer()",
     "widgets.noise_explorer({'laplace': np.random.default_rng(0).laplace(size=(64, 64))})",

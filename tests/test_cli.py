@@ -1,6 +1,7 @@
 """The command line as a subprocess: output, exit codes, and errors that say what to do."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -46,13 +47,19 @@ def test_a_missing_dataset_is_said_within_ten_seconds(tmp_path):
 
 
 def test_data_says_what_is_there(tmp_path):
-    result = run("data", KERAS_HOME=tmp_path, COLUMNS=300)
+    home = {"KERAS_HOME": tmp_path, "CLORA_IMDB": "", "CLORA_CIFAR10": ""}
+    result = run("data", **home, COLUMNS=80)
     assert result.returncode == 0
-    assert "missing" in result.stdout and "embedded" in result.stdout
+    assert "missing" in result.stdout and "built in" in result.stdout and "…" not in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    commands = re.findall("python -m (clora_lab data \\w+)", result.stdout)
+    assert len(commands) == 4  # and each does, or says what to do
+    named = run(*commands[0].split()[1:], **home)
+    assert named.returncode == 3 and "Run once with a network" in named.stderr
     folder = tmp_path / "datasets" / "fashion-mnist"
     folder.mkdir(parents=True)
     (folder / "train-images-idx3-ubyte.gz").write_bytes(b"not what it says")
-    result = run("data", KERAS_HOME=tmp_path, COLUMNS=300)
+    result = run("data", **home, COLUMNS=80)
     assert result.returncode == 3
     assert "damaged" in result.stdout and "Delete" in result.stderr
 

@@ -8,7 +8,7 @@ import clora_lab as cl
 from clora_lab import rules
 from clora_lab.lab import frames
 from clora_lab.lab.figures import conv_figures, style
-from clora_lab.lab.nets import models
+from clora_lab.lab.nets import vgg
 from clora_lab.lab.results import columns
 from clora_lab.slides import published
 
@@ -63,7 +63,7 @@ def test_filters_are_ordered_by_the_first_net_and_distances_are_right():
 
 @pytest.mark.parametrize("factorization", rules.FACTORIZATIONS)
 def test_spectrum_of_an_svd_start_is_the_head_of_the_dense_one(factorization):
-    net = models.small_vgg()
+    net = vgg.small_vgg()
     target = {"targets": "block3_*", "factorization": factorization}
     wrapped = cl.compress(net, 3, init="svd", schedule=cl.LinearDecay(1), **target)
     table = conv_figures.spectra_table(net, wrapped)

@@ -9,14 +9,12 @@ import pytest
 from matplotlib.figure import Figure
 
 from clora_lab.course import notebook, words
-from clora_lab.lab.data import datasets, text
+from clora_lab.lab.data import registry as datasets
 from clora_lab.lab.figures import style
 from clora_lab.lab.figures.laws import decay_curve
-from clora_lab.lab.nets import bert_models
+from clora_lab.lab.nets import starts
 from clora_lab.lab.results import HISTORY_COLUMNS, RESULT_COLUMNS, ResultsStore
 from clora_lab.studies import bert, experiments, vgg16
-
-FILES = list(datasets.FASHION_MNIST_MD5)
 
 
 @pytest.fixture(autouse=True)
@@ -27,12 +25,15 @@ def plain(monkeypatch, tmp_path):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
 
 
-def cache(monkeypatch, *states):
-    """Pretend that Keras' cache holds the four files in these states."""
-    rows = [("fashion_mnist", file, state) for file, state in zip(FILES, states, strict=True)]
-    rows.append(("digits", "digits.csv.gz", "embedded"))
-    frame = pd.DataFrame(rows, columns=["dataset", "file", "state"])
-    monkeypatch.setattr(datasets, "status", lambda: frame)
+def here(monkeypatch, **found):
+    """Pretend that data sets are on this machine, or the error that says why not; the others are missing."""
+
+    def find(name, download=True):
+        error = found.get(name, datasets.DatasetMissing(f"{name} is missing"))
+        if datasets.entry(name).stand_in and isinstance(error, Exception):
+            raise error
+
+    monkeypatch.setattr(datasets, "find", find)
 
 
 # --- modes and sizes ----------------------------------------------------------------------------
@@ -63,22 +64,16 @@ def test_digits_without_a_cache():
     assert notebook.dataset() == "digits"
 
 
-@pytest.mark.parametrize(
-    "states, expected",
-    [
-        (["intact"] * 4, "fashion_mnist"),
-        (["intact"] * 3 + ["missing"], "digits"),
-        (["intact"] * 3 + ["damaged"], "fashion_mnist"),  # so that loading names the damaged file
-        (["missing"] * 3 + ["damaged"], "fashion_mnist"),
-    ],
-)
-def test_dataset_by_what_is_cached(states, expected, monkeypatch):
-    cache(monkeypatch, *states)
-    assert notebook.dataset() == expected
+def test_dataset_by_what_is_cached(monkeypatch):
+    here(monkeypatch, fashion_mnist=True)
+    assert notebook.dataset() == "fashion_mnist"
+    here(monkeypatch, fashion_mnist=datasets.DatasetDamaged("a file is damaged"))
+    with pytest.raises(datasets.DatasetDamaged, match="a file is damaged"):  # never passed over
+        notebook.dataset()
 
 
 def test_dataset_by_the_variable(monkeypatch):
-    cache(monkeypatch, *["intact"] * 4)
+    here(monkeypatch, fashion_mnist=True)
     monkeypatch.setenv("CLORA_DATASET", "digits")
     assert notebook.dataset() == "digits"
     monkeypatch.setenv("CLORA_DATASET", "digit")
@@ -86,11 +81,11 @@ def test_dataset_by_the_variable(monkeypatch):
         notebook.dataset()
 
 
-def test_dataset_of_vgg16(monkeypatch, tmp_path):
+def test_dataset_of_vgg16(monkeypatch):
     assert notebook.dataset("vgg16") == "digits32"
-    (tmp_path / "keras" / "datasets" / "cifar-10-batches-py-target").mkdir(parents=True)
+    here(monkeypatch, cifar10=True)
     assert notebook.dataset("vgg16") == "cifar10"
-    monkeypatch.setenv("CLORA_CIFAR10", str(tmp_path))
+    here(monkeypatch, cifar10=True, cifar10_jpeg=True)
     assert notebook.dataset("vgg16") == "cifar10_jpeg"
     monkeypatch.setenv("CLORA_DATASET", "digits")  # one name for every notebook
     assert notebook.dataset("vgg16") == "digits32"
@@ -117,13 +112,13 @@ def test_size_of_vgg16_is_that_of_the_study_only_in_full():
 def test_dataset_of_bert_needs_texts_and_a_pretrained_net(monkeypatch, tmp_path):
     monkeypatch.setenv("CLORA_CACHE", str(tmp_path))
     monkeypatch.delenv("CLORA_IMDB", raising=False)
-    monkeypatch.setattr(notebook.text, "status", lambda: [{"state": "missing"}])
-    folder = bert_models.pretrained_dir()
+    here(monkeypatch)
+    folder = starts.pretrained_dir()
     folder.mkdir()
     (folder / "config.json").touch()
     assert notebook.dataset("bert") == "synthetic"
-    monkeypatch.setattr(notebook.text, "status", lambda: [{"state": "damaged"}])
-    assert notebook.dataset("bert") == "imdb"  # so that loading it says what is damaged
+    here(monkeypatch, imdb=True)
+    assert notebook.dataset("bert") == "imdb"
     (folder / "config.json").unlink()
     assert notebook.dataset("bert") == "synthetic"
     monkeypatch.setenv("CLORA_DATASET", "digits")
@@ -137,7 +132,7 @@ def test_dataset_of_bert_needs_texts_and_a_pretrained_net(monkeypatch, tmp_path)
 
 def test_size_of_bert_is_that_of_the_study_only_in_full():
     assert bert.grid("imdb", **notebook.size("full", "imdb", "bert")) == bert.grid("imdb")
-    for dataset in text.SIZES:
+    for dataset in bert.DATASETS:
         quick = bert.grid(dataset, **notebook.size("quick", dataset, "bert"))
         whole = bert.grid(dataset, **notebook.size("full", dataset, "bert"))
         assert len(quick) == 6 and quick[0].start == whole[0].start

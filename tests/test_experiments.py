@@ -13,8 +13,9 @@ import pytest
 
 import clora_lab as cl
 from clora_lab.lab import runner, training
-from clora_lab.lab.data import datasets
-from clora_lab.lab.nets import models
+from clora_lab.lab.data import files
+from clora_lab.lab.data import registry as datasets
+from clora_lab.lab.nets import mlp
 from clora_lab.lab.paths import data_dir
 from clora_lab.lab.results import LAST_METRIC, ResultsError, ResultsStore
 from clora_lab.studies import experiments
@@ -216,7 +217,7 @@ def test_two_runners_on_one_folder_lose_nothing(tmp_path):
 
 # Recorded rows
 
-FASHION = os.path.exists(datasets.fashion_mnist_dir() / "train-images-idx3-ubyte.gz")
+FASHION = os.path.exists(files.keras_dir("datasets", "fashion-mnist") / "train-images-idx3-ubyte.gz")
 
 
 @pytest.mark.skipif(not FASHION, reason="Fashion-MNIST is not cached (set KERAS_HOME)")
@@ -236,7 +237,7 @@ def test_a_recorded_run_comes_out_again(method, tmp_path, monkeypatch):
 
 
 def test_the_toy_net_is_that_of_the_slides():
-    assert models.toy_mlp().count_params() == 235_146
-    first, second = models.toy_mlp(seed=3), models.toy_mlp(seed=3)
+    assert mlp.toy_mlp().count_params() == 235_146
+    first, second = mlp.toy_mlp(seed=3), mlp.toy_mlp(seed=3)
     for a, b in zip(first.get_weights(), second.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)

@@ -12,7 +12,7 @@ from test_conclusion import run
 
 from clora_lab.course.widgets import surface
 from clora_lab.lab.frames import MissingResults
-from clora_lab.lab.nets import models
+from clora_lab.lab.nets import registry as nets
 from clora_lab.lab.paths import data_dir
 from clora_lab.lab.results import ResultsStore
 from clora_lab.studies import experiments, future, future_figures
@@ -194,7 +194,7 @@ def test_starts_are_measured_before_any_training():
     own = experiments.Experiment("digits", "noise_bias", rank=8, epochs=5)
     dense, _, _ = experiments.dense_net(own)
     data = experiments._data("digits")
-    table = future.starts(dense, data.x_val, data.y_val, 8, models.TOY_TARGETS, data.x_train[:300])
+    table = future.starts(dense, data.x_val, data.y_val, 8, nets.targets("toy_mlp"), data.x_train[:300])
     table = table.set_index(table["start"].map({label: name for name, label in future.INIT_LABELS.items()}))
     assert table.loc["svd", "weight_error"] == table["weight_error"].min()
     assert table.loc["activations", "output_error"] == table["output_error"].min()

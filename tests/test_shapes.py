@@ -4,15 +4,16 @@ import keras
 import pytest
 
 from clora_lab import rules
-from clora_lab.lab.nets import models
+from clora_lab.lab.nets import mlp
+from clora_lab.lab.nets import registry as nets
 from clora_lab.slides import shapes
 
 
 def test_the_toy_table_is_the_toy_net():
-    net = models.toy_mlp()
+    net = mlp.toy_mlp()
     found = [(layer.name, tuple(layer.kernel.shape), layer.count_params()) for layer in net.layers]
     assert found == [(layer.name, layer.kernel, layer.parameters) for layer in shapes.TOY]
-    assert tuple(layer.name for layer in shapes.TOY_WRAPPED) == models.TOY_TARGETS
+    assert tuple(layer.name for layer in shapes.TOY_WRAPPED) == nets.targets("toy_mlp")
 
 
 def test_the_vgg16_table_is_the_convolutions_of_keras():

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from clora_lab.lab.data import datasets
+from clora_lab.lab.data import registry as datasets
 from clora_lab.lab.figures import marks, style
 from clora_lab.lab.frames import MissingResults
 from clora_lab.lab.names import METHODS

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from clora_lab.lab import paths
-from clora_lab.lab.data import text
-from clora_lab.lab.data.datasets import DatasetDamaged, DatasetMissing
+from clora_lab.lab.data import registry as datasets
+from clora_lab.lab.data import text, tokens
+from clora_lab.lab.data.registry import DatasetDamaged, DatasetMissing
 
 COUNT = 40
 WORDS = "the a film plot was is good bad ! . very not actors and boring music".split()
@@ -46,7 +47,7 @@ def pack(folder, archive, kind):
 
 
 def test_parts_are_disjoint_stratified_and_complete(small):
-    reviews = text.load("imdb", path=write_imdb(small))
+    reviews = datasets.load("imdb", path=write_imdb(small))
     parts = [set(part) for part in (reviews.x_train, reviews.x_val, reviews.x_test)]
     assert [len(part) for part in parts] == [60, 20, 80]
     assert not parts[0] & parts[1]
@@ -61,7 +62,7 @@ def test_parts_are_disjoint_stratified_and_complete(small):
 
 def test_a_smaller_fraction_is_a_part_of_a_larger_one(small):
     folder = write_imdb(small)
-    whole, half = text.load("imdb", path=folder), text.load("imdb", 0.5, path=folder)
+    whole, half = datasets.load("imdb", path=folder), datasets.load("imdb", fraction=0.5, path=folder)
     for part in ("x_train", "x_val", "x_test"):
         assert getattr(half, part) == getattr(whole, part)[: len(getattr(half, part))]
     assert len(half.x_train) == 30 and half.y_train.mean() == 0.5
@@ -70,30 +71,30 @@ def test_a_smaller_fraction_is_a_part_of_a_larger_one(small):
 
 def test_the_seed_alone_decides(small):
     folder = write_imdb(small)
-    assert text.load("imdb", path=folder).x_train == text.load("imdb", path=folder).x_train
-    assert text.load("imdb", path=folder).x_train != text.load("imdb", path=folder, seed=1).x_train
+    assert datasets.load("imdb", path=folder).x_train == datasets.load("imdb", path=folder).x_train
+    assert datasets.load("imdb", path=folder).x_train != datasets.load("imdb", path=folder, seed=1).x_train
 
 
 @pytest.mark.parametrize("named", ["folder", "parent", "variable", "keras"])
 def test_the_folder_is_found(small, named, monkeypatch):
     if named == "keras":
         write_imdb(small / "keras/datasets")
-        assert text.imdb_dir() == small / "keras/datasets/aclImdb"
+        assert text.find_imdb() == small / "keras/datasets/aclImdb"
         return
     folder = write_imdb(small)
     if named == "variable":
         monkeypatch.setenv(text.VARIABLE, str(folder))
-    assert text.imdb_dir({"folder": folder, "parent": small}.get(named)) == folder
+    assert text.find_imdb(path={"folder": folder, "parent": small}.get(named)) == folder
 
 
 @pytest.mark.parametrize("kind", ["gz", "xz"])
 def test_an_archive_is_unpacked_once(small, kind):
     archive = pack(write_imdb(small / "source"), small / f"reviews.tar.{kind}", kind)
-    found = text.imdb_dir(archive)
+    found = text.find_imdb(path=archive)
     assert found.is_relative_to(paths.cache_dir())
-    assert len(text.load("imdb", path=archive).x_train) == 60
+    assert len(datasets.load("imdb", path=archive).x_train) == 60
     before = (found / "train/pos/0_7.txt").stat().st_mtime_ns, os.stat(found).st_ino
-    assert text.imdb_dir(archive) == found
+    assert text.find_imdb(path=archive) == found
     assert before == ((found / "train/pos/0_7.txt").stat().st_mtime_ns, os.stat(found).st_ino)
 
 
@@ -101,7 +102,7 @@ def test_only_reviews_leave_the_archive(small):
     folder = write_imdb(small / "source")
     (folder / "train/urls_pos.txt").write_text("http://...")
     (folder / "README").write_text("about")
-    found = text.imdb_dir(pack(folder, small / "reviews.tar.gz", "gz"))
+    found = text.find_imdb(path=pack(folder, small / "reviews.tar.gz", "gz"))
     assert not (found / "README").exists() and not (found / "train/urls_pos.txt").exists()
 
 
@@ -109,17 +110,17 @@ def test_half_an_archive_leaves_nothing_behind(small):
     archive = pack(write_imdb(small / "source"), small / "reviews.tar.gz", "gz")
     archive.write_bytes(archive.read_bytes()[: archive.stat().st_size // 2])
     with pytest.raises(DatasetDamaged, match="reviews.tar.gz can't be unpacked .*Copy or download it again"):
-        text.imdb_dir(archive)
+        text.find_imdb(path=archive)
     assert [path.name for path in paths.cache_dir().iterdir() if not path.name.endswith(".lock")] == []
 
 
 def test_other_archives_are_refused(small):
     (small / "notes.txt").write_text("not an archive")
     with pytest.raises(DatasetDamaged, match="notes.txt can't be unpacked"):
-        text.imdb_dir(small / "notes.txt")
+        text.find_imdb(path=small / "notes.txt")
     (small / "other").mkdir()
     with pytest.raises(DatasetDamaged, match="holds no folder aclImdb"):
-        text.imdb_dir(pack(small / "other", small / "other.tar.gz", "gz"))
+        text.find_imdb(path=pack(small / "other", small / "other.tar.gz", "gz"))
 
 
 def test_half_unpacked_folders_are_refused(small):
@@ -127,45 +128,45 @@ def test_half_unpacked_folders_are_refused(small):
     for file in list((folder / "test/neg").iterdir())[:3]:
         file.unlink()
     with pytest.raises(DatasetDamaged, match=r"test/neg: 37 text files, and each folder must hold 40"):
-        text.load("imdb", path=folder)
+        datasets.load("imdb", path=folder)
     for file in (folder / "train/pos").iterdir():
         file.unlink()
     (folder / "train/pos").rmdir()
     with pytest.raises(DatasetDamaged, match="train/pos: 0, test/neg: 37"):
-        text.load("auto", path=folder)  # damage is never passed over
+        text.find_imdb(path=folder)  # damage is never passed over
 
 
 def test_an_unreadable_review_is_named(small):
     folder = write_imdb(small)
     (folder / "train/pos/3_7.txt").write_bytes(b"\xff\xfe broken")
     with pytest.raises(DatasetDamaged, match="train/pos/3_7.txt is unreadable"):
-        text.load("imdb", path=folder)
+        datasets.load("imdb", path=folder)
 
 
 def test_missing_data_says_what_to_do(small):
     with pytest.raises(DatasetMissing, match="IMDB is not cached.*CLORA_IMDB"):
-        text.load("imdb")
+        datasets.load("imdb")
     with pytest.raises(DatasetMissing, match="neither a folder nor an archive"):
-        text.load("imdb", path=small / "absent")
-    with pytest.warns(UserWarning, match="'auto' takes the synthetic reviews"):
-        assert text.load("auto").name == "synthetic"
+        datasets.load("imdb", path=small / "absent")
+    with pytest.warns(UserWarning, match="'auto' takes synthetic reviews"):
+        assert datasets.resolve("auto", ("imdb", "synthetic")) == "synthetic"
 
 
-def test_status(small, monkeypatch):
-    assert text.status()[0]["state"] == "missing"
+def test_what_is_here_is_found_without_unpacking(small, monkeypatch):
+    with pytest.raises(DatasetMissing):
+        text.find_imdb(download=False)
     folder = write_imdb(small)
-    assert text.status(folder)[0]["state"] == "intact"
     archive = pack(folder, small / "reviews.tar.gz", "gz")
-    assert text.status(archive)[0] == {
-        "dataset": "imdb",
-        "file": "reviews.tar.gz",
-        "path": str(archive),
-        "state": "packed",
-        "bytes": archive.stat().st_size,
-    }
-    next((folder / "train/pos").iterdir()).unlink()
+    assert text.find_imdb(download=False, path=archive) == archive
+    assert [path for path in paths.cache_dir().iterdir() if path.is_dir()] == []
+    monkeypatch.setenv(text.VARIABLE, str(archive))
+    row = datasets.status().set_index("dataset").loc["imdb"]
+    assert (row["state"], row["path"], row["bytes"]) == ("packed", str(archive), archive.stat().st_size)
     monkeypatch.setenv(text.VARIABLE, str(folder))
-    assert text.status()[0]["state"] == "damaged"
+    row = datasets.status().set_index("dataset").loc["imdb"]
+    assert (row["state"], row["path"]) == ("here", str(folder)) and row["bytes"] > 4 * COUNT
+    next((folder / "train/pos").iterdir()).unlink()
+    assert datasets.status().set_index("dataset").loc["imdb", "state"] == "damaged"
 
 
 def test_the_real_sizes():
@@ -175,12 +176,12 @@ def test_the_real_sizes():
 @pytest.mark.parametrize("fraction", [0.0, -1, 1.5, "half", True])
 def test_impossible_fractions(fraction):
     with pytest.raises(ValueError, match="`fraction` must"):
-        text.load("synthetic", fraction)
+        datasets.load("synthetic", fraction=fraction)
 
 
 def test_unknown_name():
-    with pytest.raises(ValueError, match="`name` must be one of .*Did you mean 'imdb'"):
-        text.load("imbd")
+    with pytest.raises(ValueError, match="`dataset` must be one of .*Did you mean 'imdb'"):
+        datasets.load("imbd")
 
 
 def test_html_line_breaks_become_spaces():
@@ -191,15 +192,15 @@ def test_html_line_breaks_become_spaces():
 
 
 def test_synthetic_reviews_are_fixed_stratified_and_say_what_they_are():
-    reviews = text.load("synthetic")
+    reviews = datasets.load("synthetic")
     assert (len(reviews.x_train), len(reviews.x_val), len(reviews.x_test)) == (400, 100, 200)
-    assert reviews.x_train == text.load("synthetic").x_train
+    assert reviews.x_train == datasets.load("synthetic").x_train
     assert reviews.y_val.mean() == 0.5
     assert "synthetic" in reviews.title and "no real data" in reviews.title
 
 
 def test_synthetic_reviews_can_be_learned_but_not_by_counting_good_words():
-    reviews = text.load("synthetic")
+    reviews = datasets.load("synthetic")
     words = np.array([[sum(line.count(w) for w in group) for group in (text._GOOD, text._BAD)]
                       for line in reviews.x_test])  # fmt: skip
     naive = np.mean((words[:, 0] > words[:, 1]) == reviews.y_test)
@@ -209,7 +210,7 @@ def test_synthetic_reviews_can_be_learned_but_not_by_counting_good_words():
 def test_the_vocabulary_knows_all_words():
     vocabulary = text.synthetic_vocabulary()
     assert len(set(vocabulary)) == len(vocabulary)
-    used = {word for line in text.load("synthetic").x_train for word in line.split()}
+    used = {word for line in datasets.load("synthetic").x_train for word in line.split()}
     assert used <= set(vocabulary)
 
 
@@ -226,7 +227,7 @@ def tokenizer(words=WORDS):
 
 def test_tokens_are_those_of_the_preprocessor(small):
     texts = ["The film was GOOD!", "bad film", "films and actors"]
-    found = text.tokenise(texts, tokenizer(), 8)
+    found = tokens.tokenise(texts, tokenizer(), 8)
     expected = hub.models.BertTextClassifierPreprocessor(tokenizer(), sequence_length=8)(texts)
     for name in ("token_ids", "segment_ids", "padding_mask"):
         np.testing.assert_array_equal(found[name], np.asarray(expected[name]).astype("int32"))
@@ -235,7 +236,7 @@ def test_tokens_are_those_of_the_preprocessor(small):
 
 
 @pytest.mark.parametrize(
-    "line, tokens",
+    "line, words",
     [
         ("", []),
         ("   ", []),
@@ -261,43 +262,62 @@ def test_tokens_are_those_of_the_preprocessor(small):
         "emoji",
     ],
 )
-def test_odd_texts(small, line, tokens):
+def test_odd_texts(small, line, words):
     vocabulary = tokenizer()
-    ids = text.tokenise([line], vocabulary, 8)
+    ids = tokens.tokenise([line], vocabulary, 8)
     pieces = [vocabulary.get_vocabulary()[i] for i in ids["token_ids"][0][ids["padding_mask"][0] == 1]]
-    assert pieces == ["[CLS]", *tokens, "[SEP]"]
+    assert pieces == ["[CLS]", *words, "[SEP]"]
 
 
 def test_tokens_are_cached_by_vocabulary_length_and_texts(small, monkeypatch):
     calls = []
-    real = text._token_ids
-    monkeypatch.setattr(text, "_token_ids", lambda *arguments: calls.append(1) or real(*arguments))
-    first = text.tokenise(["good film"], tokenizer(), 8)
-    again = text.tokenise(["good film"], tokenizer(), 8)
+    real = tokens._token_ids
+    monkeypatch.setattr(tokens, "_token_ids", lambda *arguments: calls.append(1) or real(*arguments))
+    first = tokens.tokenise(["good film"], tokenizer(), 8)
+    again = tokens.tokenise(["good film"], tokenizer(), 8)
     assert len(calls) == 1
     for name, array in first.items():
         np.testing.assert_array_equal(again[name], array)
-    text.tokenise(["good film"], tokenizer(), 9)
-    text.tokenise(["bad film"], tokenizer(), 8)
-    text.tokenise(["good", "film"], tokenizer(), 8)
-    text.tokenise(["good film"], tokenizer(WORDS[::-1]), 8)
+    tokens.tokenise(["good film"], tokenizer(), 9)
+    tokens.tokenise(["bad film"], tokenizer(), 8)
+    tokens.tokenise(["good", "film"], tokenizer(), 8)
+    tokens.tokenise(["good film"], tokenizer(WORDS[::-1]), 8)
     assert len(calls) == 5
     assert len(list(paths.cache_dir().glob("tokens-*.npz"))) == 5
 
 
 def test_a_damaged_cache_is_made_anew(small):
-    first = text.tokenise(["good film"], tokenizer(), 8)
+    first = tokens.tokenise(["good film"], tokenizer(), 8)
     (file,) = paths.cache_dir().glob("tokens-*.npz")
     file.write_bytes(file.read_bytes()[:20])
     with pytest.warns(UserWarning, match="is damaged"):
-        again = text.tokenise(["good film"], tokenizer(), 8)
+        again = tokens.tokenise(["good film"], tokenizer(), 8)
     np.testing.assert_array_equal(again["token_ids"], first["token_ids"])
-    text.tokenise(["good film"], tokenizer(), 8)  # without a warning now
+    tokens.tokenise(["good film"], tokenizer(), 8)  # without a warning now
 
 
 def test_impossible_tokens(small):
     for texts, length in ((["good"], 2), ([], 8)):
         with pytest.raises(ValueError, match="`length` must be at least 3"):
-            text.tokenise(texts, tokenizer(), length)
+            tokens.tokenise(texts, tokenizer(), length)
     with pytest.raises(ValueError, match="`length` must be an integer"):
-        text.tokenise(["good"], tokenizer(), 8.5)
+        tokens.tokenise(["good"], tokenizer(), 8.5)
+
+
+def test_pieces_hold_every_token_once():
+    vocabulary = text.synthetic_vocabulary()
+    tokenizer = hub.models.BertTokenizer(vocabulary, lowercase=True, strip_accents=True)
+    line = "the film was great . " * 20
+    ids, owners = tokens.pieces([line, "great"], tokenizer, 24)
+    whole = np.asarray(tokenizer(line))
+    assert owners.tolist() == [0, 0, 0, 0, 1]
+    assert ids.shape == (5, 24)  # 100 tokens in pieces of 22, the last of 12 is too short; one word
+    assert (ids[:, 0] == tokenizer.cls_token_id).all()
+    np.testing.assert_array_equal(ids[:4, 1:-1].ravel(), whole[:88])
+    assert (ids[:4, -1] == tokenizer.sep_token_id).all()
+    assert ids[4, :4].tolist() == [
+        tokenizer.cls_token_id,
+        vocabulary.index("great"),
+        tokenizer.sep_token_id,
+        0,
+    ]

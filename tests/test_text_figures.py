@@ -9,7 +9,7 @@ import pytest
 import clora_lab as cl
 from clora_lab.lab import frames
 from clora_lab.lab.figures import style, text_figures
-from clora_lab.lab.nets import bert_models
+from clora_lab.lab.nets import bert as berts
 from clora_lab.lab.results import columns
 from clora_lab.slides import published, shapes
 from clora_lab.studies import bert
@@ -71,7 +71,7 @@ def test_parts_are_those_of_the_real_shape(model):
 @pytest.mark.parametrize("scope", bert.SCOPES)
 @pytest.mark.parametrize("method", ["bias", "wds"])
 def test_parts_agree_with_surgery_on_a_real_backbone(scope, method):
-    whole = bert_models.backbone("bert_tiny", vocabulary_size=50)
+    whole = berts.backbone("bert_tiny", vocabulary_size=50)
     run = bert.Experiment("imdb", method, 16, scope)
     small = cl.compress(whole, bert.ranks(run), method, cl.LinearDecay(1), targets=bert.SCOPES[scope])
     left = cl.finalize(small, force=True).count_params()

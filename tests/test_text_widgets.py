@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from clora_lab.course import attention, widgets
-from clora_lab.lab.data import text
+from clora_lab.lab.data import tokens
 from clora_lab.lab.figures import style
 
 pytest.importorskip("keras_hub")
@@ -77,7 +77,7 @@ def test_tokens_of_a_review(nets):
     table = widgets.tokens("The film was great.", nets[0].preprocessor.tokenizer, 5)
     assert table["token"].tolist() == ["the", "film", "was", "great", "."]
     assert table["seen"].tolist() == [True, True, True, False, False]
-    inputs = text.tokenise(["The film was great."], nets[0].preprocessor.tokenizer, 5, cached=False)
+    inputs = tokens.tokenise(["The film was great."], nets[0].preprocessor.tokenizer, 5, cached=False)
     assert inputs["padding_mask"].sum() == table["seen"].sum() + 2
 
 

@@ -16,7 +16,7 @@ import pytest
 import clora_lab as cl
 from clora_lab import rules
 from clora_lab.lab import runner, training
-from clora_lab.lab.nets import models
+from clora_lab.lab.nets.vgg import vgg16 as vgg16_net
 from clora_lab.lab.paths import data_dir
 from clora_lab.lab.results import ResultsStore, columns
 from clora_lab.slides import published
@@ -30,7 +30,7 @@ SMALL = vgg16.Experiment(
 
 @pytest.fixture(scope="module")
 def vgg():
-    return models.vgg16()
+    return vgg16_net()
 
 
 def wrapped(model, experiment):

@@ -15,9 +15,9 @@ from clora_lab.course import widgets
 from clora_lab.course.widgets import frame
 from clora_lab.course.widgets import noise as noise_widget
 from clora_lab.course.widgets import rank as rank_widget
-from clora_lab.lab.data import datasets
+from clora_lab.lab.data import registry as datasets
 from clora_lab.lab.figures import style
-from clora_lab.lab.nets import models
+from clora_lab.lab.nets import mlp
 
 
 def compress(model, rank, **arguments):
@@ -42,7 +42,7 @@ def convolutional():
 
 
 def small_mlp():
-    return models.toy_mlp(features=64, classes=10)
+    return mlp.toy_mlp(features=64, classes=10)
 
 
 def recorded(values, epochs=3):
@@ -286,7 +286,7 @@ def test_energy_kept_is_that_of_the_best_pair():
 
 
 def test_toy_net_has_the_slides_ratio_and_break_even_ranks():
-    facts = widgets.layer_facts(models.toy_mlp())
+    facts = widgets.layer_facts(mlp.toy_mlp())
     assert round(100 * widgets.rank_ratios(facts, 64)["slides"], 2) == 38.92
     table = widgets.rank_table(facts, 16).set_index("layer")
     assert table["break_even_rank"].to_dict() == {"dense": 193, "dense_1": 86, "sum": 164}

@@ -16,7 +16,7 @@ from keras import ops
 from scipy.special import expit
 
 from clora_lab.lab import training
-from clora_lab.lab.data import text
+from clora_lab.lab.data import text, tokens
 
 
 def attention_scores(model: keras.Model, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -33,7 +33,7 @@ def attention_scores(model: keras.Model, inputs: Mapping[str, np.ndarray]) -> np
         ValueError: the model has no encoder blocks of KerasHub.
 
     Example:
-        >>> attention_scores(net, text.tokenise(["a film"], tokenizer, 32)).shape  # doctest: +SKIP
+        >>> attention_scores(net, tokens.tokenise(["a film"], tokenizer, 32)).shape  # doctest: +SKIP
         (2, 1, 2, 32, 32)
     """
     backbone = getattr(model, "backbone", model)
@@ -116,7 +116,7 @@ def predictions(
     Example:
         >>> predictions({"dense": net}, ["A wonderful film."], tokenizer, 32)  # doctest: +SKIP
     """
-    inputs = text.tokenise([text.clean(each) for each in texts], tokenizer, length, cached=False)
+    inputs = tokens.tokenise([text.clean(each) for each in texts], tokenizer, length, cached=False)
     frame = pd.DataFrame({"text": list(texts)})
     for name, net in nets.items():
         logits = []

@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from clora_lab import _checks, noise
+from clora_lab.lab.data import registry as datasets
 from clora_lab.lab.figures import style
-from clora_lab.lab.names import dataset_label
 
 # Points of a quantile plot: enough for the tails, small enough for a notebook.
 QUANTILES = 401
@@ -440,7 +440,7 @@ def quantile_plot(samples: Mapping[str, np.ndarray], dataset: str | None = None)
     ax.plot(ends, ends, color=style.INK, linewidth=1, label="a normal law", zorder=0)
     ax.set(xlabel="Quantile of N(0, 1), in units of σ", ylabel="Quantile of the sample, in units of σ")
     style.shared_legend(fig, [ax], ncols=2)
-    name = dataset_label(dataset) if dataset else ""
+    name = datasets.label(dataset) if dataset else ""
     title = "Normal quantile plot" + (f", {name}" if name else "")
     style.set_title(fig, title, "straight: normal; steeper ends: long tails; flatter ends: short tails")
     text = ", ".join(f"{k} {v['excess_kurtosis']:.2f}" for k, v in found.items())

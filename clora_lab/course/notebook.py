@@ -20,12 +20,12 @@ from matplotlib.figure import Figure
 from PIL import Image
 from tqdm.keras import TqdmCallback
 
-from clora_lab import _checks
+from clora_lab import _checks, studies
 from clora_lab.course import words
 from clora_lab.lab import runner
-from clora_lab.lab.data import cifar, datasets, text
+from clora_lab.lab.data import registry as datasets
 from clora_lab.lab.figures import style
-from clora_lab.lab.nets import bert_models
+from clora_lab.lab.nets import starts
 from clora_lab.lab.paths import data_dir
 from clora_lab.lab.results import ResultsStore
 
@@ -85,47 +85,31 @@ def mode(run: str = "recorded", study: str = "toy") -> str:
     # Every net that a notebook trains is traced anew, which TensorFlow would warn of at length.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     run = _checks.one_of("RUN", os.environ.get("CLORA_RUN") or run, MODES)
-    titles = {**datasets.TITLES, **cifar.TITLES, **text.TITLES}
-    print(f"RUN = {run!r}: {MODES[run].format(data=titles[dataset(study)])}.")
+    print(f"RUN = {run!r}: {MODES[run].format(data=datasets.title(dataset(study)))}.")
     return run
 
 
 def dataset(study: str = "toy") -> str:
     """The data set of live runs: CLORA_DATASET, or what is on this machine, or scikit-learn's digits.
 
-    For the toy study that is "fashion_mnist" if it is cached, else "digits"; for VGG16 "cifar10_jpeg" if
-    CLORA_CIFAR10 names a folder, "cifar10" if Keras has it cached, else "digits32"; for BERT "imdb" if it is
-    here (CLORA_IMDB) and so is a BERT-Tiny pretrained on it, else "synthetic". Nothing is downloaded. A
-    damaged Fashion-MNIST or IMDB gives its own name, so that loading it says what is damaged.
+    Nothing is downloaded. For BERT, IMDB counts only where a BERT-Tiny pretrained on it is here too.
 
     Args:
         study: "toy", "vgg16" or "bert".
 
     Raises:
-        ValueError: CLORA_DATASET names no data set of the study; "digits" is one of all.
+        ValueError: CLORA_DATASET names no data set of the study; "digits" stands for what needs no download.
+        DatasetDamaged: what is here is damaged.
     """
-    _checks.one_of("study", study, STUDIES)
-    name = os.environ.get("CLORA_DATASET")
-    if study == "vgg16":
-        if name:
-            choices = {**cifar.TITLES, "digits": "the toy study's name of digits32"}
-            name = _checks.one_of("CLORA_DATASET", name, choices)
-            return "digits32" if name == "digits" else name
-        if cifar.folder():
-            return "cifar10_jpeg"
-        return "cifar10" if cifar.cached() else "digits32"
-    if study == "bert":
-        if name:
-            choices = {**text.TITLES, "digits": "the toy study's; here it means synthetic"}
-            name = _checks.one_of("CLORA_DATASET", name, choices)
-            return "synthetic" if name == "digits" else name
-        here = all(row["state"] != "missing" for row in text.status())
-        return "imdb" if here and (bert_models.pretrained_dir() / "config.json").is_file() else "synthetic"
-    if name:
-        return _checks.one_of("CLORA_DATASET", name, SIZES)
-    files = datasets.status()
-    states = set(files.loc[files["dataset"] == "fashion_mnist", "state"])
-    return "fashion_mnist" if states == {"intact"} or "damaged" in states else "digits"
+    among = studies.get(_checks.one_of("study", study, STUDIES)).data
+    named = os.environ.get("CLORA_DATASET")
+    if named:
+        _checks.one_of("CLORA_DATASET", named, dict.fromkeys((*among, "digits")))
+        return named if named in among else among[-1]
+    found = datasets.resolve("auto", among, download=False)
+    if study == "bert" and not (starts.pretrained_dir() / "config.json").is_file():
+        return among[-1]
+    return found
 
 
 def size(run: str, dataset: str, study: str = "toy") -> dict:
@@ -133,7 +117,7 @@ def size(run: str, dataset: str, study: str = "toy") -> dict:
 
     Args:
         run: the notebook's mode; "full" is the study's size, the others take seconds.
-        dataset: "fashion_mnist" or "digits"; for VGG16 one of `cifar.TITLES`; "imdb" or "synthetic" for BERT.
+        dataset: one of the study's.
         study: "toy", "vgg16" or "bert".
 
     Raises:
@@ -147,7 +131,7 @@ def size(run: str, dataset: str, study: str = "toy") -> dict:
     """
     _checks.one_of("run", run, MODES)
     if _checks.one_of("study", study, STUDIES) == "vgg16":
-        _checks.one_of("dataset", dataset, cifar.TITLES)
+        _checks.one_of("dataset", dataset, studies.get(study).data)
         return {} if run == "full" else dict(SIZES_VGG16)
     if study == "bert":
         small = SIZES_BERT[_checks.one_of("dataset", dataset, SIZES_BERT)]
@@ -168,11 +152,11 @@ def run_live(grid: Sequence[runner.Run]) -> tuple[pd.DataFrame, pd.DataFrame]:
     Raises:
         ValueError: the grid is empty, or of several studies.
     """
-    studies = {experiment.study for experiment in grid}
-    if len(studies) != 1:
-        raise ValueError(f"`grid` must hold experiments of one study. Received: {sorted(studies)}.")
+    names = {experiment.study for experiment in grid}
+    if len(names) != 1:
+        raise ValueError(f"`grid` must hold experiments of one study. Received: {sorted(names)}.")
     with tempfile.TemporaryDirectory(prefix="clora-live-") as folder:
-        store = ResultsStore(folder, studies.pop())
+        store = ResultsStore(folder, names.pop())
         rows = runner.run_grid(list(grid), store)
         return rows, store.read_history()
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from clora_lab.lab.names import dataset_label
+from clora_lab.lab.data import registry as datasets
 
 
 def provenance(rows: pd.DataFrame) -> str:
@@ -29,7 +29,7 @@ def provenance(rows: pd.DataFrame) -> str:
     def each(column):
         return ", ".join(sorted(set(rows[column].astype(str))))
 
-    data = ", ".join(sorted({dataset_label(name) for name in rows["dataset"]}))
+    data = ", ".join(sorted({datasets.label(name) for name in rows["dataset"]}))
     return (
         f"*Where these numbers come from: {data}; {rows['config'].nunique()} runs, "
         f"{counted(rows['seed'])}; {each('backend')} {each('backend_version')}, Keras "

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas as pd
 
-from clora_lab.lab.names import dataset_label
+from clora_lab.lab.data import registry as datasets
 
 
 class MissingResults(ValueError):
@@ -55,7 +55,7 @@ def one_dataset(frame: pd.DataFrame, argument: str, default: str = "") -> str:
             f"`{argument}` must hold one dataset. Received: {sorted(map(str, names))}; "
             f"select one, as in {argument}[{argument}['dataset'] == {str(names[0])!r}]."
         )
-    return dataset_label(names[0])
+    return datasets.label(names[0])
 
 
 def one_row_each(frame: pd.DataFrame, argument: str, keys: list[str]) -> None:

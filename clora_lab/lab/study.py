@@ -57,12 +57,8 @@ class Published:
 class Hooks:
     """What only one study does. A page overrides what its study has; the bench calls it.
 
-    The first five are asked before any work and load no Keras.
+    The first four are asked before any work and load no Keras.
     """
-
-    def resolve(self, dataset: str) -> str:
-        """The data set that a name stands for; "auto" ends in one that runs."""
-        return dataset
 
     def usual(self, chosen: Mapping) -> dict:
         """Fields that go with those that were chosen, unless they are chosen too (a model's own start)."""
@@ -199,6 +195,17 @@ class Study:
     def original(self, run: Run) -> Run:
         """The run that trains the net from which `run` starts: itself, if it is one."""
         return self.run(**self.hooks.original(run), method=methods.ORIGINAL)
+
+    def resolve(self, dataset: str) -> str:
+        """The data set that a name stands for; "auto" is the first of the study's that can be had.
+
+        Raises:
+            ValueError: neither "auto" nor one of the study's.
+            DatasetDamaged: "auto", and what is on this machine is damaged.
+        """
+        from clora_lab.lab.data import registry
+
+        return registry.resolve(dataset, self.data)
 
     def names_a_run(self, run: Run, name: str, value) -> bool:
         """Whether a field is in the run's name: dataset and method are, others where they moved."""

@@ -20,7 +20,8 @@ import numpy as np
 import pandas as pd
 
 from clora_lab import _checks
-from clora_lab.lab.names import METHOD_LABELS, METHODS, MODEL_LABELS
+from clora_lab.lab.names import METHOD_LABELS, METHODS
+from clora_lab.lab.nets import registry as nets
 from clora_lab.lab.paths import data_dir
 from clora_lab.schedules import LinearDecay
 from clora_lab.slides import shapes
@@ -184,7 +185,7 @@ def _ratios(study: str) -> list[tuple[dict, str]]:
 
 
 def _label(study: str) -> str:
-    return MODEL_LABELS.get(study, "Toy")
+    return nets.label(study) if study in nets.ENTRIES else "Toy"
 
 
 # --- numbers in the text, notes and bars --------------------------------------------------------

@@ -17,8 +17,10 @@ import scipy.stats
 
 from clora_lab import _checks
 from clora_lab.lab import names, stats, tables
+from clora_lab.lab.data import registry as datasets
 from clora_lab.lab.frames import MissingResults
-from clora_lab.lab.names import BASELINES, METHODS, dataset_label, model_label
+from clora_lab.lab.names import BASELINES, METHODS
+from clora_lab.lab.nets import registry as nets
 from clora_lab.lab.results import ResultsStore
 from clora_lab.slides import published
 from clora_lab.studies import overview
@@ -102,7 +104,7 @@ def _toy(rows: pd.DataFrame) -> list[Part]:
                 others = (own["variant"] == base) & ~own["method"].isin(METHODS)
                 chosen = pd.concat([own[others], chosen])
             slides = "toy" if (dataset, recipe) == ("fashion_mnist", "slides") else None
-            title = f"{model_label('toy_mlp')}, {dataset_label(dataset)}, recipe '{recipe}'"
+            title = f"{nets.label('toy_mlp')}, {datasets.label(dataset)}, recipe '{recipe}'"
             found.append(Part("toy", slides, title, chosen))
     return found
 
@@ -113,8 +115,8 @@ def _deep(rows: pd.DataFrame, study: str) -> list[Part]:
         if not part["method"].isin(METHODS).any():
             continue
         first = part[part["method"] != "dense"].iloc[0]
-        net = "Small VGG" if first["model"] == "small_vgg" else model_label(first["model"])
-        title = f"{net}, {dataset_label(first['dataset'])}, recipe '{first['variant']}'"
+        net = nets.label(first["model"])
+        title = f"{net}, {datasets.label(first['dataset'])}, recipe '{first['variant']}'"
         own = first[overview.PARTS[study][-1]]
         title += "" if own in ("loralib", "attention") else f", {str(own).replace('_', ' ')}"
         found.append(Part(study, overview.comparable(part), title, part))

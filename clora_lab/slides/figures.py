@@ -19,9 +19,11 @@ from matplotlib.figure import Figure
 
 from clora_lab import _checks
 from clora_lab.lab import frames, tables
+from clora_lab.lab.data import registry as datasets
 from clora_lab.lab.figures import laws, marks, style
 from clora_lab.lab.frames import MissingResults
-from clora_lab.lab.names import BASELINES, METHODS, dataset_label, method_label, model_label
+from clora_lab.lab.names import BASELINES, METHODS, method_label
+from clora_lab.lab.nets import registry as nets
 from clora_lab.lab.paths import data_dir
 from clora_lab.lab.results import ResultsStore
 from clora_lab.schedules import LinearDecay
@@ -255,7 +257,7 @@ def _published_conclusion(lang: str) -> Figure:
         cells, strong = [method_label(method)], []
         for column, model in enumerate(models, start=1):
             row = table[(table["model"] == model) & (table["method"] == method)].iloc[0]
-            agrees = found.loc[f"{model_label(model)}: {method_label(method)}, mean", "agrees"]
+            agrees = found.loc[f"{nets.label(model)}: {method_label(method)}, mean", "agrees"]
             cells.append(f"{row['accuracy_percent']}{'' if agrees else ' †'} ± {row['accuracy_sd']}")
             if ((underlined["study"] == model) & (underlined["method"] == method)).any():
                 strong.append(column)
@@ -265,7 +267,7 @@ def _published_conclusion(lang: str) -> Figure:
         "Accuracy in percent; bold: underlined in the slide\n† is not the mean of the column of its own table"
     )
     return marks.table(
-        ["Method", *map(model_label, models)], lines, title, said, left=1, lang=lang, left_width=0.31
+        ["Method", *map(nets.label, models)], lines, title, said, left=1, lang=lang, left_width=0.31
     )
 
 
@@ -275,7 +277,7 @@ def _published_bars() -> Figure:
         value = audit.table_cell(mark.study, mark.method, mark.rank, mark.dense_rank)
         ranks = [int(rank) for rank in (mark.rank, mark.dense_rank) if rank]
         case = {
-            "name": f"{model_label(mark.study)}\n{method_label(mark.method)}",
+            "name": f"{nets.label(mark.study)}\n{method_label(mark.method)}",
             "parameters": (100.0, audit.table_ratio(mark.study, *ranks)),
             "accuracy": (published_original(mark.study), value),
         }
@@ -360,7 +362,7 @@ def measured_cells(folder: Path, study: str, model: str) -> tuple[pd.DataFrame, 
     methods = rows[rows["method"].isin(METHODS) & (rows["metric"] == "accuracy") & (rows["split"] != "model")]
     if methods.empty:
         raise MissingResults(
-            f"Not measured yet: the recorded rows of the study {study!r} hold none of {model_label(model)}. "
+            f"Not measured yet: the recorded rows of the study {study!r} hold none of {nets.label(model)}. "
             f"Compute them with: python -m clora_lab reproduce {study}"
         )
     if "dense_rank" not in rows:
@@ -414,7 +416,7 @@ def _equal(rows: pd.DataFrame, setting: dict, columns: list[str]) -> pd.Series:
 
 
 def _in_words(setting: dict, split: str, others: int) -> str:
-    words = [dataset_label(setting["dataset"]), f"{split} set"]
+    words = [datasets.label(setting["dataset"]), f"{split} set"]
     if setting.get("start"):
         words.append(f"start: {setting['start']}")
     if setting.get("train_size"):
@@ -485,7 +487,7 @@ def measured_table(folder: Path, study: str, model: str, lang: str = "en") -> Fi
         lines.append({"cells": head(baselines), "head": True})
         lines += block(baselines)
     counts = frames.spread_in_words(cells["n"])
-    title = {"en": f"{model_label(model)}, measured", "ko": f"{model_label(model)} (직접 측정)"}[lang]
+    title = {"en": f"{nets.label(model)}, measured", "ko": f"{nets.label(model)} (직접 측정)"}[lang]
     key = "; ranks: convolutions / dense layers" if two else ""
     note = f"Accuracy in percent, {counts}; best of a line in bold{key}\n{setting}"
     return marks.table(head(METHODS), lines, title, note, left=left, lang=lang)
@@ -527,7 +529,7 @@ def _measured_conclusion(folder: Path, lang: str) -> Figure:
         table = cells.pivot_table(index=["rank", "dense_rank"], columns="method", values="mean")
         table = table.reindex(columns=METHODS).dropna()
         columns[model] = table.mean()
-        notes.append(f"{model_label(model)}: {len(table)} cells; {setting}")
+        notes.append(f"{nets.label(model)}: {len(table)} cells; {setting}")
     lines = []
     for method in METHODS:
         texts, strong = [], []
@@ -537,9 +539,9 @@ def _measured_conclusion(folder: Path, lang: str) -> Figure:
                 strong.append(index)
         lines.append({"cells": [method_label(method), *texts], "bold": strong})
     title = {"en": "Conclusion, measured", "ko": "결론 (직접 측정)"}[lang]
-    missing = [model_label(m) for m in ("vgg16", "bert_tiny", "bert_small") if m not in models]
+    missing = [nets.label(m) for m in ("vgg16", "bert_tiny", "bert_small") if m not in models]
     note = "\n".join(notes) + (f"\nNot measured yet: {', '.join(missing)}" if missing else "")
-    head = ["Mean over the cells (%)", *map(model_label, models)]
+    head = ["Mean over the cells (%)", *map(nets.label, models)]
     return marks.table(head, lines, title, note, left=1, lang=lang, left_width=0.31)
 
 
@@ -550,19 +552,19 @@ def _measured_bars(folder: Path) -> Figure:
         try:
             cells, _ = measured_cells(folder, "bert" if mark.study in audit.BERTS else mark.study, mark.study)
         except MissingResults:
-            missing.append(model_label(mark.study))
+            missing.append(nets.label(mark.study))
             continue
         chosen = (cells["method"] == mark.method) & (cells["rank"] == int(mark.rank))
         if mark.dense_rank:
             chosen &= cells["dense_rank"] == int(mark.dense_rank)
         dense = cells[cells["method"] == "dense"]
         if not chosen.any() or dense.empty:
-            missing.append(model_label(mark.study))
+            missing.append(nets.label(mark.study))
             continue
         row = cells[chosen].iloc[0]
         cases.append(
             {
-                "name": f"{model_label(mark.study)}\n{method_label(mark.method)}",
+                "name": f"{nets.label(mark.study)}\n{method_label(mark.method)}",
                 "parameters": (100.0, row["ratio_percent"]),
                 "accuracy": (dense["mean"].iloc[0], row["mean"]),
                 "sd": None if pd.isna(row["sd"]) else row["sd"],

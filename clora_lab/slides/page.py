@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from clora_lab.lab.data.datasets import DatasetError
+from clora_lab.lab.data.registry import DatasetError
 from clora_lab.lab.figures import style
 from clora_lab.lab.frames import MissingResults
 from clora_lab.slides import audit

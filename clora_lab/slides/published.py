@@ -12,7 +12,7 @@ import pandas as pd
 
 from clora_lab import _checks
 from clora_lab.lab import names, tables
-from clora_lab.lab.data.datasets import TITLES
+from clora_lab.lab.data import registry as datasets
 from clora_lab.lab.names import BASELINES, METHODS
 from clora_lab.lab.paths import data_dir
 
@@ -118,7 +118,7 @@ def compare(
         + ["measured_difference", "difference", "dataset", "note"]
     ]
     table.attrs["title"] = (
-        f"Toy study on {TITLES.get(dataset, dataset)}, {split}, {variant}: published and measured"
+        f"Toy study on {datasets.title(dataset)}, {split}, {variant}: published and measured"
     )
     table.attrs["note"] = "; ".join(notes)
     return table

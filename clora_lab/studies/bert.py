@@ -8,18 +8,19 @@ norms and the head stay.
 from __future__ import annotations
 
 from clora_lab import methods
+from clora_lab.lab.data import registry as datasets
+from clora_lab.lab.nets import registry as nets
 from clora_lab.lab.settings import Field
 from clora_lab.lab.study import Hooks, Published, Study
 from clora_lab.studies.toy import FIXED
 
 NET = {"bert_tiny": "BERT-Tiny", "bert_small": "BERT-Small", "minilm": "MiniLM"}
-ATTENTION = ("*/query", "*/key", "*/value", "*/attention_output")
-FEED_FORWARD = ("*/feedforward_intermediate_dense", "*/feedforward_output_dense")
+ENCODER = nets.targets("bert_tiny", "attention", "feed_forward")
 SCOPES = {
-    "attention": ATTENTION,
-    "encoder": (*ATTENTION, *FEED_FORWARD),
-    "encoder_ff_wide": (*ATTENTION, *FEED_FORWARD),
-    "model": (*ATTENTION, *FEED_FORWARD, "pooled_dense", "token_embedding"),
+    "attention": nets.targets("bert_tiny", "attention"),
+    "encoder": ENCODER,
+    "encoder_ff_wide": ENCODER,
+    "model": nets.targets("bert_tiny"),
 }
 # Where a model's weights usually come from, and the length of its texts in tokens.
 STARTS = {"bert_tiny": "pretrained_here", "bert_small": "preset", "minilm": "package"}
@@ -40,11 +41,6 @@ def slides_ratio(run):
 class BERT(Hooks):
     """What only the BERT study does."""
 
-    def resolve(self, dataset):
-        from clora_lab.lab.data import text
-
-        return text.resolve(dataset)
-
     def usual(self, chosen):
         model = chosen.get("model", next(iter(NET)))
         start = "random" if chosen.get("dataset") == "synthetic" else STARTS.get(model, "")
@@ -57,22 +53,10 @@ class BERT(Hooks):
         return {**shared, "epochs": run["dense_epochs"], "learning_rate": run["dense_learning_rate"]}
 
     def title(self, what):
-        from clora_lab.lab.data import text
-
-        return f"{NET[what['model']]} ({_start(what)}) on {text.TITLES[what['dataset']]}"
+        return f"{nets.title(what['model'], what['start'])} on {datasets.title(what['dataset'])}"
 
     def things(self, what):
         return f"texts of {what['sequence']} tokens"
-
-
-def _start(what):
-    said = {
-        "preset": f"{what['model']}_en_uncased",
-        "package": "all-MiniLM-L6-v2",
-        "pretrained_here": "pretrained here on IMDB",
-        "random": "random start",
-    }
-    return said.get(what["start"], f"from {what['start'].rpartition('/')[-1]}")
 
 
 _SMALL = {

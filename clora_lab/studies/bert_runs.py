@@ -20,18 +20,21 @@ import numpy as np
 import clora_lab as cl
 from clora_lab import _checks, distill, methods, schedules
 from clora_lab.lab import training
-from clora_lab.lab.data import text
-from clora_lab.lab.nets import bert_models
+from clora_lab.lab.data import registry as datasets
+from clora_lab.lab.data import text, tokens
+from clora_lab.lab.nets import registry as nets
+from clora_lab.lab.nets.bert import SHAPES, WIDER, classifier, feed_forward_rank
 from clora_lab.lab.paths import cache_dir
 from clora_lab.lab.runner import Settings, history_rows, result_rows
 from clora_lab.studies.experiments import LR_SCHEDULES
 from clora_lab.studies.experiments import METHODS as COMMON
 
+DATASETS = ("imdb", "synthetic")
 SCOPES = {
-    "attention": bert_models.ATTENTION,
-    "encoder": bert_models.ENCODER,
-    bert_models.WIDER: bert_models.ENCODER,
-    "model": (*bert_models.ENCODER, "pooled_dense", *bert_models.EMBEDDINGS),
+    "attention": nets.targets("bert_tiny", "attention"),
+    "encoder": nets.targets("bert_tiny", "attention", "feed_forward"),
+    WIDER: nets.targets("bert_tiny", "attention", "feed_forward"),
+    "model": nets.targets("bert_tiny"),
 }
 # LoRA is here to compare what trains with what remains: of its net everything remains.
 METHODS = (*COMMON, "lora")
@@ -65,7 +68,7 @@ class Experiment(Settings):
     """One run of the BERT study; equal experiments give equal rows, up to the backend's arithmetic.
 
     Args:
-        dataset: "imdb" or "synthetic"; see `text.load`.
+        dataset: "imdb" or "synthetic"; see `datasets.load`.
         method: "wds", "bias", "noise", "noise_bias", or a baseline: "dense" (fine-tuned), "svd" (truncated,
             no training), "svd_finetune", "scratch" (the low-rank net from random values), "lora" (the
             pretrained net fine-tuned by pairs beside it, which then add to W: nothing is saved).
@@ -74,7 +77,7 @@ class Experiment(Settings):
         seed: of the head's start values, order of the batches, dropout, and noise.
         variant: name of the recipe: a key of `RECIPES`.
         model: "bert_tiny", "bert_small" or "minilm".
-        start: where the weights come from, see `bert_models`.
+        start: where the weights come from, see `lab.nets.starts`.
         sequence: length of the texts in tokens.
         fraction: share of the reviews that is used, of each part.
         epochs: of this training.
@@ -126,10 +129,10 @@ class Experiment(Settings):
     study: str = "bert"
 
     def __post_init__(self):
-        _checks.one_of("dataset", self.dataset, text.TITLES)
+        _checks.one_of("dataset", self.dataset, DATASETS)
         _checks.one_of("method", self.method, METHODS)
         _checks.one_of("variant", self.variant, RECIPES)
-        _checks.one_of("model", self.model, bert_models.SHAPES)
+        _checks.one_of("model", self.model, SHAPES)
         _checks.one_of("lr_schedule", self.lr_schedule, LR_SCHEDULES)
         for argument in ("epochs", "dense_epochs", "patience", "batch_size", "sequence"):
             _checks.positive_int(argument, getattr(self, argument))
@@ -156,7 +159,7 @@ class Experiment(Settings):
     def title(self) -> str:
         """What it is trained on and from, for titles."""
         share = "" if self.fraction == 1.0 else f", {100 * self.fraction:.3g}%"
-        return f"{bert_models.title(self.model, self.start)} on {text.TITLES[self.dataset]}{share}"
+        return f"{nets.title(self.model, self.start)} on {datasets.title(self.dataset)}{share}"
 
     @property
     def taught(self) -> bool:
@@ -205,7 +208,7 @@ def grid(
         >>> len(grid("imdb"))
         25
     """
-    _checks.one_of("model", model, bert_models.SHAPES)
+    _checks.one_of("model", model, SHAPES)
     if not ranks:
         raise ValueError("`ranks` is empty. Give at least one, for instance (16,).")
     for method in methods:
@@ -245,7 +248,7 @@ def conventions(model: str) -> dict[str, str]:
 
 @functools.lru_cache(maxsize=1)
 def _reviews(dataset: str, fraction: float) -> text.Reviews:
-    return text.load(dataset, fraction)
+    return datasets.load(dataset, fraction=fraction)
 
 
 def _data(experiment: Experiment, tokenizer) -> dict[str, tuple[dict, np.ndarray]]:
@@ -253,14 +256,14 @@ def _data(experiment: Experiment, tokenizer) -> dict[str, tuple[dict, np.ndarray
     reviews = _reviews(experiment.dataset, experiment.fraction)
     data = {
         split: (
-            text.tokenise(getattr(reviews, f"x_{split}"), tokenizer, experiment.sequence),
+            tokens.tokenise(getattr(reviews, f"x_{split}"), tokenizer, experiment.sequence),
             getattr(reviews, f"y_{split}"),
         )
         for split in ("train", "val", "test")
     }
     if experiment.taught:
-        ids, owners = bert_models.pieces(reviews.x_train, tokenizer, experiment.sequence)
-        data["pieces"] = text.model_inputs(ids, tokenizer.pad_token_id), reviews.y_train[owners]
+        ids, owners = tokens.pieces(reviews.x_train, tokenizer, experiment.sequence)
+        data["pieces"] = tokens.model_inputs(ids, tokenizer.pad_token_id), reviews.y_train[owners]
     return data
 
 
@@ -324,7 +327,7 @@ def pretrained(experiment: Experiment, start: str | None = None) -> tuple[keras.
     vocabulary = None
     if experiment.dataset == "synthetic" and (start or experiment.start) == "random":
         vocabulary = text.synthetic_vocabulary()
-    net = bert_models.classifier(
+    net = classifier(
         experiment.model,
         start or experiment.start,
         experiment.sequence,
@@ -361,8 +364,8 @@ def dense_net(experiment: Experiment, data: dict, net: keras.Model) -> tuple[ker
 
 def ranks(experiment: Experiment) -> dict[str, int]:
     """Pattern of targets -> rank, as `clora_lab.compress` takes them; the first that matches counts."""
-    feed_forward = bert_models.feed_forward_rank(experiment.scope, experiment.rank)
-    return {**dict.fromkeys(bert_models.FEED_FORWARD, feed_forward), "*": experiment.rank}
+    feed_forward = feed_forward_rank(experiment.scope, experiment.rank)
+    return {**dict.fromkeys(nets.targets("bert_tiny", "feed_forward"), feed_forward), "*": experiment.rank}
 
 
 def run(experiment: Experiment) -> tuple[list[dict], list[dict]]:

@@ -18,11 +18,14 @@ import numpy as np
 import clora_lab as cl
 from clora_lab import _checks, methods, schedules
 from clora_lab.lab import training
-from clora_lab.lab.data import datasets
-from clora_lab.lab.nets import models
+from clora_lab.lab.data import images
+from clora_lab.lab.data import registry as datasets
+from clora_lab.lab.nets import mlp
+from clora_lab.lab.nets import registry as nets
 from clora_lab.lab.runner import Settings, history_rows, result_rows
 from clora_lab.lab.training import PathViews, build_net, measured, sizes, trained_net
 
+DATASETS = ("fashion_mnist", "digits")  # the best first; the last needs no download
 BASELINES = ("dense", "svd", "svd_finetune", "scratch")
 METHODS = (*BASELINES, *methods.names("slides"))
 LR_SCHEDULES = ("constant", "cosine")
@@ -211,7 +214,7 @@ VARIANTS = {"slides": _slides, "cosine": _cosine, "noise_to_end": _noise_to_end,
 
 
 @functools.lru_cache(maxsize=2)
-def _data(dataset: str) -> datasets.Dataset:
+def _data(dataset: str) -> images.Images:
     return datasets.load(dataset)
 
 
@@ -267,7 +270,7 @@ def dense_net(experiment: Experiment) -> tuple[keras.Model, list[dict], float]:
     def train():
         begin = time.perf_counter()
         data = _data(dense.dataset)
-        model = models.toy_mlp(data.x_train.shape[1], data.classes, seed=dense.seed)
+        model = mlp.toy_mlp(data.x_train.shape[1], len(data.classes), seed=dense.seed)
         return model, fit(model, dense), time.perf_counter() - begin
 
     return trained_net(f"toy-{dense.config}", train)
@@ -277,13 +280,13 @@ def build(experiment: Experiment, dense: keras.Model, total_steps: int) -> keras
     """The net that an experiment trains: see `training.build_net`."""
 
     def fresh():
-        return models.toy_mlp(dense.input_shape[-1], dense.output_shape[-1], experiment.seed)
+        return mlp.toy_mlp(dense.input_shape[-1], dense.output_shape[-1], experiment.seed)
 
     given = {}
     if experiment.init == "activations":
         given["calibration"] = _training_part(experiment)[0][:CALIBRATION]
     return build_net(
-        experiment, dense, fresh, total_steps, rank=experiment.rank, targets=models.TOY_TARGETS, **given
+        experiment, dense, fresh, total_steps, rank=experiment.rank, targets=nets.targets("toy_mlp"), **given
     )
 
 

@@ -18,8 +18,9 @@ import pandas as pd
 import clora_lab as cl
 from clora_lab import _checks, schedules
 from clora_lab.lab import stats, tables, training
+from clora_lab.lab.data import registry as datasets
 from clora_lab.lab.frames import MissingResults
-from clora_lab.lab.names import METHODS, dataset_label
+from clora_lab.lab.names import METHODS
 from clora_lab.studies import experiments
 from clora_lab.studies.experiments import Experiment
 
@@ -461,5 +462,5 @@ def markdown(rows: pd.DataFrame, split: str = "test") -> str:
     lines += [f"| {' | '.join(map(str, row))} |" for row in table.itertuples(index=False)]
     last = rows[rows["method"] == "noise_bias"].iloc[-1]
     made = f"{last['backend']} {last['backend_version']}, Keras {last['keras_version']}, {last['processor']}"
-    data = f"{dataset_label(last['dataset'])}, rank {last['rank']}, {last['epochs']} epochs, {split} set"
+    data = f"{datasets.label(last['dataset'])}, rank {last['rank']}, {last['epochs']} epochs, {split} set"
     return "\n".join([*lines, "", f"Toy MLP on {data}; {made}, {rows['date'].max()}."])

@@ -8,8 +8,8 @@ import pandas as pd
 
 from clora_lab import _checks
 from clora_lab.lab import names, tables
-from clora_lab.lab.data import cifar, text
-from clora_lab.lab.nets import bert_models, models
+from clora_lab.lab.data import registry as datasets
+from clora_lab.lab.nets import registry as nets
 from clora_lab.slides import published
 
 # What makes rows comparable: one table each. The last one is no property of the dense net.
@@ -18,7 +18,6 @@ PARTS = {
     "bert": ("dataset", "model", "start", "sequence", "fraction", "variant", "scope"),
 }
 STUDIES = tuple(PARTS)
-NETS = {"vgg16": "VGG16", "small_vgg": "a small VGG (stands in for VGG16)"}
 
 
 def parts(rows: pd.DataFrame, study: str) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -45,11 +44,10 @@ def _title(part: pd.DataFrame, study: str, kind: str) -> str:
     first = part.iloc[0]
     sizes = f"{first['train_size']:,} training, {first['test_size']:,} test"
     if study == "vgg16":
-        net = f"{NETS[first['model']]} {models.VGG16_STARTS[first['start']]}"
-        data, things = cifar.TITLES[first["dataset"]], "images"
+        data, things = datasets.title(first["dataset"]), "images"
     else:
-        net = bert_models.title(first["model"], first["start"])
-        data, things = text.TITLES[first["dataset"]], f"texts of {first['sequence']} tokens"
+        data, things = datasets.title(first["dataset"]), f"texts of {first['sequence']} tokens"
+    net = nets.title(first["model"], first["start"])
     trained = part.loc[part["epochs"] > 0, "epochs"]
     epochs = f"{trained.max()} epochs from a dense net of {first['dense_epochs']}"
     share = taught(part)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from clora_lab import methods
+from clora_lab.lab.data import registry as datasets
 from clora_lab.lab.settings import LR_SCHEDULES, Field
 from clora_lab.lab.study import Hooks, Published, Study
 
@@ -40,11 +41,6 @@ def recipe(wanted, cells):
 class Toy(Hooks):
     """What only the toy project does."""
 
-    def resolve(self, dataset):
-        from clora_lab.lab.data import datasets
-
-        return datasets.resolve(dataset)
-
     def original(self, run):
         rate = run["dense_lr_schedule"]
         shared = run.only(
@@ -53,9 +49,7 @@ class Toy(Hooks):
         return {**shared, "variant": "slides" if rate == "constant" else "cosine", "lr_schedule": rate}
 
     def title(self, what):
-        from clora_lab.lab.data import datasets
-
-        return f"{NET[what['model']]} on {datasets.TITLES[what['dataset']]}"
+        return f"{NET[what['model']]} on {datasets.title(what['dataset'])}"
 
     def things(self, what):
         return "images"

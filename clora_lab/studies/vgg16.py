@@ -6,12 +6,13 @@ stays.
 
 from __future__ import annotations
 
+from clora_lab.lab.data import registry as datasets
+from clora_lab.lab.nets import registry as nets
 from clora_lab.lab.settings import Field
 from clora_lab.lab.study import Hooks, Published, Study
 from clora_lab.studies.toy import FIXED
 
 NET = {"vgg16": "VGG16", "small_vgg": "a small VGG (stands in for VGG16)"}
-STARTS = {"random": "from random initialisation", "imagenet": "from ImageNet weights"}
 FACTORIZATIONS = ("loralib", "pair", "pair_equal")
 # (convolutions' rank, dense layers' rank) of slide 19.
 RANKS = ((16, 16), (16, 32), (16, 64), (32, 16), (32, 32), (32, 64))
@@ -19,15 +20,6 @@ RANKS = ((16, 16), (16, 32), (16, 64), (32, 16), (32, 32), (32, 64))
 
 class VGG16(Hooks):
     """What only the VGG16 study does."""
-
-    def resolve(self, dataset):
-        from clora_lab.lab.data import cifar
-
-        if dataset != "auto":
-            return dataset
-        if cifar.folder():
-            return "cifar10_jpeg"
-        return "cifar10" if cifar.cached() else "digits32"
 
     def usual(self, chosen):
         # What stands in for CIFAR-10 takes a small net and few images: seconds in place of hours.
@@ -42,9 +34,7 @@ class VGG16(Hooks):
         return {**shared, "epochs": run["dense_epochs"], "learning_rate": run["dense_learning_rate"]}
 
     def title(self, what):
-        from clora_lab.lab.data import cifar
-
-        return f"{NET[what['model']]} {STARTS[what['start']]} on {cifar.TITLES[what['dataset']]}"
+        return f"{nets.title(what['model'], what['start'])} on {datasets.title(what['dataset'])}"
 
     def things(self, what):
         return "images"
@@ -68,7 +58,7 @@ STUDY = Study(
         "part": Field(
             "slides", "of the images: 5,000 / 1,000, all, or a few", choices=("slides", "full", "tiny")
         ),
-        "start": Field("random", "where the dense net starts", choices=tuple(STARTS)),
+        "start": Field("random", "where the dense net starts", choices=tuple(nets.entry("vgg16").starts)),
         "dense_epochs": Field(20, "length of the dense net's training, in epochs", low=1),
         "dense_learning_rate": Field(1e-4, "of Adam at the start, for the dense net", low=1e-12, high=1e3),
         "augment": Field(False, "whether images are mirrored and shifted"),

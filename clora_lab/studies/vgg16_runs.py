@@ -19,15 +19,17 @@ import keras
 import clora_lab as cl
 from clora_lab import _checks, graph, methods, rules, schedules
 from clora_lab.lab import training
-from clora_lab.lab.data import cifar
-from clora_lab.lab.nets import models
+from clora_lab.lab.data import images
+from clora_lab.lab.data import registry as datasets
+from clora_lab.lab.nets import registry as nets
 from clora_lab.lab.paths import cache_dir
 from clora_lab.lab.runner import Settings, history_rows, result_rows
 from clora_lab.studies.experiments import LR_SCHEDULES, METHODS
 
-NETS = {"vgg16": models.vgg16, "small_vgg": models.small_vgg}
-CONVOLUTIONS = models.VGG16_CONVOLUTIONS
-TARGETS = (CONVOLUTIONS, *models.VGG16_DENSE)
+DATASETS = ("cifar10_jpeg", "cifar10", "digits32")
+NETS = ("vgg16", "small_vgg")
+(CONVOLUTIONS,) = nets.targets("vgg16", "convolutions")
+TARGETS = nets.targets("vgg16")
 FACTORIZATIONS = ("loralib", "pair", "pair_equal")
 PRECISIONS = ("float32", "mixed_bfloat16")
 # (convolutions' rank, dense layers' rank) of slide 19.
@@ -54,7 +56,7 @@ class Experiment(Settings):
     """One run of the VGG16 study; equal experiments give equal rows, up to the backend's arithmetic.
 
     Args:
-        dataset: "cifar10_jpeg", "cifar10" or "digits32"; see `cifar.load`.
+        dataset: "cifar10_jpeg", "cifar10" or "digits32"; see `images.load_cifar10`.
         method: "wds", "bias", "noise", "noise_bias", or a baseline: "dense", "svd" (truncated, no training),
             "svd_finetune", "scratch" (the low-rank net from random values).
         rank: of the convolutions' pairs; 0 for "dense".
@@ -66,7 +68,7 @@ class Experiment(Settings):
         variant: name of the recipe: a key of `RECIPES`.
         part: of the data: "slides" (5,000 / 1,000), "full" or "tiny".
         model: "vgg16", or "small_vgg" for trials.
-        start: "random" or "imagenet"; see `models.vgg16`.
+        start: "random" or "imagenet"; see `vgg.vgg16`.
         epochs: of this training.
         dense_epochs: of the dense net's; this training starts from that net.
         dense_learning_rate: of Adam at the start, for the dense net.
@@ -113,12 +115,12 @@ class Experiment(Settings):
     study: str = "vgg16"
 
     def __post_init__(self):
-        _checks.one_of("dataset", self.dataset, cifar.TITLES)
+        _checks.one_of("dataset", self.dataset, DATASETS)
         _checks.one_of("method", self.method, METHODS)
         _checks.one_of("variant", self.variant, RECIPES)
-        _checks.one_of("part", self.part, cifar.PARTS)
+        _checks.one_of("part", self.part, images.PARTS)
         _checks.one_of("model", self.model, NETS)
-        _checks.one_of("start", self.start, models.VGG16_STARTS)
+        _checks.one_of("start", self.start, nets.entry("vgg16").starts)
         _checks.one_of("precision", self.precision, PRECISIONS)
         _checks.one_of("lr_schedule", self.lr_schedule, LR_SCHEDULES)
         for argument in ("epochs", "dense_epochs", "batch_size"):
@@ -146,8 +148,7 @@ class Experiment(Settings):
     @property
     def title(self) -> str:
         """What it is trained on and from, for titles."""
-        net = "VGG16" if self.model == "vgg16" else "a small VGG (stands in for VGG16)"
-        return f"{net} {models.VGG16_STARTS[self.start]} on {cifar.TITLES[self.dataset]}"
+        return f"{nets.title(self.model, self.start)} on {datasets.title(self.dataset)}"
 
     @property
     def dense(self) -> Experiment:
@@ -224,7 +225,8 @@ def equal_ranks(model: keras.Model, rank: int) -> dict[str, int]:
         Layer name -> rank.
 
     Example:
-        >>> equal_ranks(models.small_vgg(), 4)
+        >>> from clora_lab.lab.nets import vgg
+        >>> equal_ranks(vgg.small_vgg(), 4)
         {'block1_conv1': 16, 'block2_conv1': 9, 'block3_conv1': 9, 'block3_conv2': 7}
     """
     found = {}
@@ -238,7 +240,7 @@ def equal_ranks(model: keras.Model, rank: int) -> dict[str, int]:
 
 def arguments(experiment: Experiment, model: keras.Model) -> dict:
     """rank, targets and factorization of `clora_lab.compress` for an experiment on a net."""
-    dense: Mapping[str, int] = dict.fromkeys(models.VGG16_DENSE, experiment.dense_rank)
+    dense: Mapping[str, int] = dict.fromkeys(nets.targets("vgg16", "dense"), experiment.dense_rank)
     if experiment.factorization == "pair_equal":
         return {
             "rank": {**equal_ranks(model, experiment.rank), **dense},
@@ -255,8 +257,8 @@ def arguments(experiment: Experiment, model: keras.Model) -> dict:
 
 
 @functools.lru_cache(maxsize=1)
-def _data(dataset: str, part: str) -> cifar.Images:
-    return cifar.load(dataset, part)
+def _data(dataset: str, part: str) -> images.Images:
+    return datasets.load(dataset, part=part)
 
 
 @contextlib.contextmanager
@@ -291,10 +293,10 @@ def fit(model: keras.Model, experiment: Experiment) -> tuple[list[dict], float]:
     views = ("trained", "compressed") if wrapped else ("trained",)
     if experiment.method == "wds":  # slide 12 shows the decaying path on its own
         views += ("original",)
-    paths = training.PathViews(data.x_val, data.y_val, views, prepare=cifar.standardise, batch=EVAL_BATCH)
+    paths = training.PathViews(data.x_val, data.y_val, views, prepare=images.standardise, batch=EVAL_BATCH)
 
     def prepare(x, rng):
-        return cifar.standardise(cifar.augment(x, rng) if experiment.augment else x)
+        return images.standardise(images.augment(x, rng) if experiment.augment else x)
 
     return training.fit(
         model,
@@ -332,7 +334,7 @@ def dense_net(experiment: Experiment) -> tuple[keras.Model, list[dict], float]:
 def _fresh(experiment: Experiment) -> keras.Model:
     start = {"start": experiment.start} if experiment.model == "vgg16" else {}
     classes = len(_data(experiment.dataset, experiment.part).classes)
-    return NETS[experiment.model](classes=classes, seed=experiment.seed, **start)
+    return nets.find(experiment.model)(classes=classes, seed=experiment.seed, **start)
 
 
 def run(experiment: Experiment) -> tuple[list[dict], list[dict]]:
@@ -368,7 +370,7 @@ def run(experiment: Experiment) -> tuple[list[dict], list[dict]]:
         model,
         small,
         {"validation": (data.x_val, data.y_val), "test": (data.x_test, data.y_test)},
-        prepare=cifar.standardise,
+        prepare=images.standardise,
         batch=EVAL_BATCH,
     )
     values += training.sizes(experiment, dense, small, CONVENTIONS)

@@ -38,11 +38,11 @@ from clora_lab.course.widgets.frame import (
 )
 from clora_lab.course.widgets.schedule import schedule_table
 from clora_lab.lab import training
+from clora_lab.lab.data import registry as datasets
 from clora_lab.lab.figures import style
 from clora_lab.lab.figures.style import GREY, INK, ORANGE
 from clora_lab.lab.figures.training import VIEWS
 from clora_lab.lab.frames import MissingResults, per_cent, remedy
-from clora_lab.lab.names import dataset_label
 from clora_lab.targets import choose
 
 REDRAW_SECONDS = 0.3
@@ -468,7 +468,7 @@ def live_training_static(
             f"`history` must have a run with method={method!r}, rank={rank}. {remedy(history)}"
         )
     rows = rows[rows["config"] == rows["config"].iloc[0]]
-    name = dataset_label(rows["dataset"].iloc[0])
+    name = datasets.label(rows["dataset"].iloc[0])
     title = f"{methods.label(method)}, rank {rank}, on {name}, recorded"
     picture = TrainingPicture(int(rows["epoch"].max()), title)
     start = rows.iloc[0]  # before the training d·W + BA is the original, since B = 0

@@ -22,10 +22,10 @@ from clora_lab.course.widgets.frame import (
     still_figure,
     write_title,
 )
+from clora_lab.lab.data import registry as datasets
 from clora_lab.lab.figures import marks, style
 from clora_lab.lab.figures.style import FAINT
 from clora_lab.lab.frames import require
-from clora_lab.lab.names import dataset_label
 
 HEIGHT = 4.4
 METRICS = {"accuracy": "Accuracy (%)", "loss": "Loss (nats)", "seconds": "Training time (s)"}
@@ -87,7 +87,7 @@ def results_summary(
 def studies_in(results: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """The rows of each study and data set, by 'study, printed name of the data set'."""
     return {
-        f"{study}, {dataset_label(dataset)}": rows
+        f"{study}, {datasets.label(dataset)}": rows
         for (study, dataset), rows in results.groupby(["study", "dataset"])
     }
 

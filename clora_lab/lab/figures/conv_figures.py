@@ -12,11 +12,12 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFor
 from matplotlib.transforms import ScaledTranslation
 
 import clora_lab as cl
+from clora_lab.lab.data import registry as datasets
 from clora_lab.lab.figures import marks, style
 from clora_lab.lab.figures.style import INK, cycle, new_figure, set_title, shared_legend, styled
 from clora_lab.lab.frames import MissingResults, require
-from clora_lab.lab.names import BASELINES, METHOD_LABELS, METHODS, dataset_label, method_label
-from clora_lab.lab.nets import models
+from clora_lab.lab.names import BASELINES, METHOD_LABELS, METHODS, method_label
+from clora_lab.lab.nets import registry as nets
 from clora_lab.slides import published
 
 FACTORIZATION_LABELS = {
@@ -91,7 +92,7 @@ def kept_kernels(model: keras.Model) -> dict[str, np.ndarray]:
         ValueError: there is no wrapped layer.
 
     Example:
-        >>> net = models.small_vgg()
+        >>> net = nets.find("small_vgg")()
         >>> wrapped = cl.compress(net, 4, init="svd", schedule=cl.LinearDecay(1), targets="block3_conv*")
         >>> {name: kernel.shape for name, kernel in kept_kernels(wrapped).items()}
         {'block3_conv1': (3, 3, 32, 64), 'block3_conv2': (3, 3, 64, 64)}
@@ -120,7 +121,7 @@ def spectra_table(dense: keras.Model, wrapped: keras.Model) -> pd.DataFrame:
         ValueError: there is no wrapped layer.
 
     Example:
-        >>> net = models.small_vgg()
+        >>> net = nets.find("small_vgg")()
         >>> wrapped = cl.compress(net, 4, init="svd", schedule=cl.LinearDecay(1), targets="block3_conv1")
         >>> table = spectra_table(net, wrapped)
         >>> table.groupby("net", sort=False).size().to_dict()
@@ -156,7 +157,7 @@ def spectra(table: pd.DataFrame, title: str, subtitle: str = "") -> Figure:
         ValueError: more than nine layers.
 
     Example:
-        >>> net = models.small_vgg()
+        >>> net = nets.find("small_vgg")()
         >>> wrapped = cl.compress(net, 4, init="svd", schedule=cl.LinearDecay(1))
         >>> fig = spectra(spectra_table(net, wrapped), "Spectra")
     """
@@ -227,7 +228,7 @@ def conditions(rows: pd.DataFrame) -> str:
     cut = any(epochs.min() < slides for epochs in (trained, dense) if len(epochs))
     seeds = rows["seed"].nunique()
     parts = [
-        models.VGG16_STARTS[first["start"]],
+        nets.entry("vgg16").starts[first["start"]],
         f"{first['train_size']:,} training and {first['test_size']:,} test images",
         f"epochs: {', '.join(counts)}" + (f" (the slides: {slides})" if cut else ""),
         f"recipe '{first['variant']}'",
@@ -333,7 +334,7 @@ def comparison_table(rows: pd.DataFrame, split: str = "test") -> Figure:
         >>> fig = comparison_table(rows)  # doctest: +SKIP
     """
     table = compare(rows, split)
-    name = dataset_label(rows["dataset"].iloc[0])
+    name = datasets.label(rows["dataset"].iloc[0])
     measured = table[table["measured"].notna()]
     ranks = measured.loc[measured["rank"] > 0, ["rank", "dense_rank"]].drop_duplicates()
     methods = [method for method in METHODS if (measured["method"] == method).any()]
@@ -474,7 +475,7 @@ def accuracy_against_flops(rows: pd.DataFrame, split: str = "test") -> Figure:
     ax.set_xlim(0, max(105.0, 1.02 * points["flops"].max()))
     ax.xaxis.set_major_formatter(PercentFormatter(100, decimals=0, symbol=""))
     shared_legend(fig, [ax], ncols=2)
-    name = dataset_label(rows["dataset"].iloc[0])
+    name = datasets.label(rows["dataset"].iloc[0])
     title = f"{split.capitalize()} accuracy against work: {_net(rows)} on {name}"
     set_title(fig, title, f"Measured {conditions(rows)}")
     said = [

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from scipy.stats import gaussian_kde
 
+from clora_lab.lab.data import registry as datasets
 from clora_lab.lab.figures import marks
 from clora_lab.lab.figures.style import (
     BLUE,
@@ -26,7 +27,6 @@ from clora_lab.lab.figures.style import (
     styled,
 )
 from clora_lab.lab.frames import require
-from clora_lab.lab.names import dataset_label
 
 DENSITY_LOOKS = {
     "W": {"color": INK, "linestyle": "-", "linewidth": 3.2, "alpha": 0.35},
@@ -79,7 +79,7 @@ def decay_curve(
     decays = {name: _decay_values(each, steps, name) for name, each in schedules.items()}
     fig = new_figure(3.3)
     ax = fig.subplots()
-    title = "Decay factor" + (f", {dataset_label(dataset)}" if dataset else "")
+    title = "Decay factor" + (f", {datasets.label(dataset)}" if dataset else "")
     if isinstance(schedule, Mapping):
         shown = np.unique(np.linspace(0, total_steps, 401).round().astype(int))
         marks.draw_lines(ax, pd.DataFrame(decays, index=steps).iloc[shown])
@@ -230,7 +230,7 @@ def noise_densities(
     for ax in axes[len(decays) :]:
         ax.remove()
     shared_legend(fig, axes[:1], ncols=4)
-    named = [getattr(weights, "name", None), dataset and dataset_label(dataset)]
+    named = [getattr(weights, "name", None), dataset and datasets.label(dataset)]
     title = ", ".join(["Noise fills what W loses", *(str(each) for each in named if each)])
     set_title(fig, title, f"{len(values):,} weights, m = {mean:.3g}, σ = {std:.3g}")
     spread = ", ".join(f"{s:.3g} at d = {d:g}" for s, d in zip(sums, decays, strict=True))

@@ -11,7 +11,7 @@ from matplotlib.ticker import PercentFormatter
 
 from clora_lab import _checks
 from clora_lab.lab import names
-from clora_lab.lab.data import text
+from clora_lab.lab.data import registry as datasets
 from clora_lab.lab.figures import marks
 from clora_lab.lab.figures.style import (
     BLUE,
@@ -25,8 +25,9 @@ from clora_lab.lab.figures.style import (
     styled,
 )
 from clora_lab.lab.frames import MissingResults, require
-from clora_lab.lab.names import METHODS, dataset_label, method_label, model_label
-from clora_lab.lab.nets import bert_models
+from clora_lab.lab.names import METHODS, method_label
+from clora_lab.lab.nets import bert
+from clora_lab.lab.nets import registry as nets
 from clora_lab.slides import published, shapes
 from clora_lab.studies import overview
 
@@ -41,7 +42,7 @@ PART_STYLES = {  # colour, hatch
 SCOPES = {  # what is compressed, in words
     "attention": "attention",
     "encoder": "attention and feed-forward",
-    bert_models.WIDER: "attention, wider feed-forward",
+    bert.WIDER: "attention, wider feed-forward",
     "model": "attention, feed-forward, pooler and token embedding",
 }
 SLIDES_EPOCHS = 10  # slide 20
@@ -94,7 +95,7 @@ def parts(model: str, rank: int | None = None, scope: str = "attention", bias: b
         return pd.Series(counts, name=model)
     counts["attention"] = shapes.remaining(groups["attention"], rank, bias)
     if scope != "attention":
-        wide = bert_models.feed_forward_rank(scope, rank)
+        wide = bert.feed_forward_rank(scope, rank)
         counts["feed-forward"] = shapes.remaining(groups["feed-forward"], wide, bias)
     if scope == "model":
         tokens, *others = bert.embeddings
@@ -140,9 +141,9 @@ def where_parameters(rank: int = 16, scope: str = "attention") -> Figure:
                     ax.text(left + share / 2, place, f"{share:.1f}", **look)
                 left += share
             ax.text(left + 0.8, place, f"{left:.1f}%", va="center", weight="bold")
-            labels.append(f"{model_label(model)}\n{kind}")
+            labels.append(f"{nets.label(model)}\n{kind}")
         said.append(
-            f"{model_label(model)} of {whole:,}, attention {100 * before['attention'] / whole:.1f}% before, "
+            f"{nets.label(model)} of {whole:,}, attention {100 * before['attention'] / whole:.1f}% before, "
             f"then {100 * after.sum() / whole:.1f}% are left"
         )
     ax.set_yticks(range(len(labels)), labels)
@@ -315,7 +316,7 @@ def conditions(rows: pd.DataFrame) -> str:
     reduced = min([first["dense_epochs"], *own["epochs"]]) < SLIDES_EPOCHS
     seeds = rows["seed"].nunique()
     words = [
-        f"{bert_models.title(first['model'], first['start'])} on {_data(first)}",
+        f"{nets.title(first['model'], first['start'])} on {_data(first)}",
         f"{first['train_size']:,} training and {first['test_size']:,} test reviews of "
         f"{first['sequence']} tokens",
         f"epochs: {', '.join(counts)}" + (f" (the slides: {SLIDES_EPOCHS})" if reduced else ""),
@@ -325,8 +326,8 @@ def conditions(rows: pd.DataFrame) -> str:
     wide = _wider_scope(own)
     if wide:
         words.insert(1, f"{SCOPES[wide]} compressed")
-    if wide == bert_models.WIDER:
-        words.insert(2, f"feed-forward at {bert_models.WIDER_RANK:g} times the rank")
+    if wide == bert.WIDER:
+        words.insert(2, f"feed-forward at {bert.WIDER_RANK:g} times the rank")
     return "; ".join(words)
 
 
@@ -447,10 +448,10 @@ def comparison_table(rows: pd.DataFrame, split: str = "test") -> Figure:
             small = part[part["method"].isin(names.BASELINES)]
             shares = [_most(small[name]) for name in RATIOS]
             lines.append(line("measured", part, others, [str(rank), *shares]))
-    data = text.TITLES.get(first["dataset"], dataset_label(first["dataset"])).split(" (")[0]
+    data = datasets.title(first["dataset"]).split(" (")[0]
     wide = _wider_scope(rows)
     what = f", {SCOPES[wide]}" if wide else ""
-    title = f"{model_label(first['model'])} on {data}{what}: {split} accuracy (%)"
+    title = f"{nets.label(first['model'])} on {data}{what}: {split} accuracy (%)"
     kind = "Published and measured" if table["published_accuracy"].notna().any() else "Measured"
     keys = "Left: percent that remain, with a bias; best of a line in bold"
     if "lora" in others:
@@ -499,7 +500,7 @@ def trained_and_remaining(rows: pd.DataFrame, rank: int) -> pd.DataFrame:
 
 
 def _data(row: pd.Series) -> str:
-    title = text.TITLES.get(row["dataset"], dataset_label(row["dataset"]))
+    title = datasets.title(row["dataset"])
     return title + ("" if row["fraction"] == 1.0 else f", {100 * row['fraction']:.3g}%")
 
 

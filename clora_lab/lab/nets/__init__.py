@@ -1,1 +1,1 @@
-"""The nets that the studies compress."""
+"""The nets of the studies; `registry` lists them and loads nothing."""

@@ -1,4 +1,4 @@
-"""The nets of the studies."""
+"""VGG16 for CIFAR-10 (slide 18), and its form in small."""
 
 from __future__ import annotations
 
@@ -7,46 +7,9 @@ import random
 import keras
 
 from clora_lab import _checks
-from clora_lab.lab.data import datasets
+from clora_lab.lab.nets import registry, starts
 
-TOY_TARGETS = ("dense", "dense_1")
-
-
-def toy_mlp(features: int = 784, classes: int = 10, seed: int = 0) -> keras.Sequential:
-    """The net of the toy project (slide 9): features-256-128-classes, ReLU, logits.
-
-    235,146 parameters for Fashion-MNIST. The slides compress the 256 and 128 layers (`TOY_TARGETS`).
-
-    Args:
-        features: number of inputs.
-        classes: number of outputs.
-        seed: of the start values.
-
-    Returns:
-        An uncompiled model: (batch, features) -> (batch, classes).
-
-    Example:
-        >>> toy_mlp().count_params()
-        235146
-    """
-    keras.utils.set_random_seed(seed)
-    return keras.Sequential(
-        [
-            keras.Input((features,)),
-            keras.layers.Dense(256, activation="relu", name="dense"),
-            keras.layers.Dense(128, activation="relu", name="dense_1"),
-            keras.layers.Dense(classes, name="dense_2"),
-        ],
-        name="toy_mlp",
-    )
-
-
-VGG16_CONVOLUTIONS = "block*_conv*"
-VGG16_DENSE = ("dense_6", "dense_7")  # the slides' names
-VGG16_STARTS = {
-    "random": "from random initialisation",
-    "imagenet": "from ImageNet weights",
-}
+DENSE = registry.targets("vgg16", "dense")
 
 
 def vgg16(start: str = "random", classes: int = 10, dropout: float = 0.5, seed: int = 0) -> keras.Model:
@@ -56,8 +19,8 @@ def vgg16(start: str = "random", classes: int = 10, dropout: float = 0.5, seed: 
     He et al.'s normal one (arXiv:1502.01852), made for ReLU nets of this depth.
 
     Args:
-        start: "random", or "imagenet" for the convolutions' published weights through `keras.applications`
-            (cached, or downloaded: 59 MB).
+        start: "random", or "imagenet" for the convolutions' published weights (in Keras' cache, or
+            downloaded: 59 MB).
         classes: number of outputs.
         dropout: rate after each of the two hidden dense layers.
         seed: of the start values.
@@ -67,34 +30,23 @@ def vgg16(start: str = "random", classes: int = 10, dropout: float = 0.5, seed: 
 
     Raises:
         ValueError: unknown start, or a rate out of range.
-        DatasetMissing: ImageNet weights are neither cached nor to be had.
+        DatasetMissing, DatasetDamaged: ImageNet weights are neither cached nor to be had, or damaged.
 
     Example:
         >>> vgg16().count_params()
         18918730
     """
-    _checks.one_of("start", start, VGG16_STARTS)
+    found = starts.find("vgg16", start)
     _checks.real("dropout", dropout, 0.0, 0.999)
     keras.utils.set_random_seed(seed)
-    weights = "imagenet" if start == "imagenet" else None
-    if weights:
-        cached = datasets.fashion_mnist_dir().parents[1] / "models"
-        if not list(cached.glob("vgg16_weights_*_notop.h5")):
-            datasets.require_network("VGG16 with ImageNet weights", "start from 'random'")
-    try:
-        body = keras.applications.VGG16(include_top=False, weights=weights, input_shape=(32, 32, 3))
-    except Exception as error:  # Keras raises bare Exception for a failed download
-        if not weights:
-            raise
-        raise datasets.DatasetMissing(
-            f"The ImageNet weights of VGG16 could not be had ({error}). Start from 'random'."
-        ) from error
+    given = None if found is None else str(found)
+    body = keras.applications.VGG16(include_top=False, weights=given, input_shape=(32, 32, 3))
     if start == "random":
         for layer in body.layers:
             if isinstance(layer, keras.layers.Conv2D):
                 layer.kernel.assign(keras.initializers.HeNormal(seed=_drawn())(layer.kernel.shape))
     x = keras.layers.Flatten(name="flatten")(body.output)
-    for name, units in zip(VGG16_DENSE, (4096, 512), strict=True):
+    for name, units in zip(DENSE, (4096, 512), strict=True):
         x = keras.layers.Dense(units, activation="relu", kernel_initializer="he_normal", name=name)(x)
         x = keras.layers.Dropout(dropout, name=f"{name}_dropout")(x)
     x = keras.layers.Dense(classes, name="dense_8")(x)
@@ -124,7 +76,7 @@ def small_vgg(classes: int = 10, dropout: float = 0.2, seed: int = 0) -> keras.M
             x = keras.layers.Conv2D(filters, 3, name=f"block{block}_conv{conv}", **look)(x)
         x = keras.layers.MaxPooling2D(name=f"block{block}_pool")(x)
     x = keras.layers.Flatten(name="flatten")(x)
-    for name, units in zip(VGG16_DENSE, (96, 48), strict=True):
+    for name, units in zip(DENSE, (96, 48), strict=True):
         x = keras.layers.Dense(units, activation="relu", kernel_initializer="he_normal", name=name)(x)
         x = keras.layers.Dropout(dropout, name=f"{name}_dropout")(x)
     x = keras.layers.Dense(classes, name="dense_8")(x)

@@ -1,29 +1,34 @@
-"""Data sets: the bytes are checked, the split is exact, and trouble is named within seconds."""
+"""The registry of data sets and the files in Keras' cache: trouble is named within seconds, nothing is lost.
 
-import email.message
+Fashion-MNIST stands for all that is downloaded.
+"""
+
 import gzip
+import hashlib
+import http.server
+import importlib
 import io
 import os
 import socket
+import subprocess
+import sys
+import tarfile
 import threading
 import time
-import urllib.error
-import urllib.request
-import urllib.response
 import warnings
 import zlib
 from pathlib import Path
 
-import numpy as np
 import pytest
-from sklearn.datasets import load_digits
 
 from clora_lab.lab import paths
-from clora_lab.lab.data import datasets
+from clora_lab.lab.data import files, images
+from clora_lab.lab.data import registry as datasets
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-FILES = list(datasets.FASHION_MNIST_MD5)
-CACHE = datasets.fashion_mnist_dir().resolve()
+TOY = ("fashion_mnist", "digits")
+FILES = list(images.FASHION_MNIST_MD5)
+CACHE = files.keras_dir("datasets", "fashion-mnist").resolve()
 cached = pytest.mark.skipif(
     not all((CACHE / file).is_file() for file in FILES),
     reason=f"the four Fashion-MNIST files are not in {CACHE}; set KERAS_HOME to where they are",
@@ -47,96 +52,8 @@ def real_home(home):
     return home
 
 
-@pytest.fixture(scope="module")
-def fashion():
-    return datasets.load("fashion_mnist")
-
-
 def contents(folder):
     return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-# --- digits ---------------------------------------------------------------------------------------
-
-
-def test_digits_split_is_a_partition_of_the_original():
-    data = datasets.load("digits")
-    assert (len(data.x_train), len(data.x_val), len(data.x_test)) == (1197, 300, 300)
-    assert (data.classes, data.shape) == (10, (8, 8))
-    original = load_digits()
-    x = np.concatenate([data.x_train, data.x_val, data.x_test])
-    y = np.concatenate([data.y_train, data.y_val, data.y_test])
-    ours = np.column_stack([x * 16, y])
-    theirs = np.column_stack([original.data, original.target])
-    np.testing.assert_array_equal(ours[np.lexsort(ours.T)], theirs[np.lexsort(theirs.T)])
-
-
-def test_digits_parts_have_the_promised_types_range_and_proportions():
-    data = datasets.load("digits")
-    for x, y in [
-        (data.x_train, data.y_train),
-        (data.x_val, data.y_val),
-        (data.x_test, data.y_test),
-    ]:
-        assert (x.dtype, y.dtype) == (np.float32, np.int32)
-        assert x.min() == 0 and x.max() == 1
-        share = np.bincount(load_digits().target) / 1797
-        np.testing.assert_allclose(np.bincount(y) / len(y), share, atol=2 / len(y))
-
-
-def test_digits_seed_moves_validation_but_never_test():
-    first, again, other = (datasets.load("digits", seed=seed) for seed in (0, 0, 1))
-    np.testing.assert_array_equal(first.x_train, again.x_train)
-    assert not np.array_equal(first.x_val, other.x_val)
-    np.testing.assert_array_equal(first.x_test, other.x_test)
-    np.testing.assert_array_equal(first.y_test, other.y_test)
-
-
-# --- Fashion-MNIST --------------------------------------------------------------------------------
-
-
-@cached
-def test_fashion_mnist_split(fashion):
-    assert fashion.x_train.shape == (48_000, 784)
-    assert fashion.x_val.shape == (12_000, 784)
-    assert fashion.x_test.shape == (10_000, 784)
-    assert (fashion.x_train.dtype, fashion.y_train.dtype) == (np.float32, np.int32)
-    assert (fashion.shape, fashion.classes, fashion.title) == ((28, 28), 10, "Fashion-MNIST")
-    assert fashion.x_train.min() == 0 and fashion.x_train.max() == 1
-    together = np.bincount(fashion.y_train) + np.bincount(fashion.y_val)
-    np.testing.assert_array_equal(together, 6_000)
-    np.testing.assert_array_equal(np.bincount(fashion.y_test), 1_000)
-
-
-@cached
-def test_fashion_mnist_is_what_the_files_hold_in_the_order_of_the_seed(fashion):
-    with gzip.open(CACHE / FILES[0]) as images, gzip.open(CACHE / FILES[1]) as labels:
-        x = np.frombuffer(images.read(), np.uint8, offset=16).reshape(60_000, 784)
-        y = np.frombuffer(labels.read(), np.uint8, offset=8)
-    order = np.random.default_rng(0).permutation(60_000)
-    ours = np.round(fashion.x_train[:500] * 255)
-    np.testing.assert_array_equal(ours, x[order[:500]])
-    np.testing.assert_array_equal(fashion.y_train, y[order[:48_000]])
-    np.testing.assert_array_equal(fashion.y_val, y[order[48_000:]])
-
-
-@cached
-def test_auto_takes_the_cached_fashion_mnist_without_a_word(real_home):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert datasets.resolve("auto") == "fashion_mnist"
-
-
-@cached
-def test_keras_finds_the_same_files_in_the_same_folder():
-    import keras
-
-    for file in FILES:  # they exist there, so Keras asks no server
-        path = keras.utils.get_file(file, "http://localhost:1/none", cache_subdir="datasets/fashion-mnist")
-        assert Path(path).resolve() == CACHE / file
-    train, test = keras.datasets.fashion_mnist.load_data()
-    for file, array in zip(FILES, (*train, *test), strict=True):
-        np.testing.assert_array_equal(datasets._read_idx(CACHE / file), array)
 
 
 # --- damaged and missing files --------------------------------------------------------------------
@@ -186,15 +103,14 @@ def test_damaged_file_is_named_and_left_alone(home, damage, file):
     before = contents(home)
     for name in ("fashion_mnist", "auto"):  # 'auto' must not pass over damage in silence
         with pytest.raises(datasets.DatasetDamaged) as error:
-            datasets.load(name)
+            datasets.load(datasets.resolve(name, TOY))
         message = str(error.value)
         assert str(home / file) in message
-        assert datasets.FASHION_MNIST_MD5[file] in message
+        assert images.FASHION_MNIST_MD5[file] in message
         assert "Delete that file and run again" in message
     assert contents(home) == before
-    state = datasets.status().set_index("file")["state"]
-    assert state[file] == "damaged"
-    assert (state == "missing").sum() == 3
+    row = datasets.status().set_index("dataset").loc["fashion_mnist"]
+    assert row["state"] == "damaged" and str(home / file) in row["note"]
 
 
 def test_damaged_file_reports_the_md5_found(home):
@@ -215,9 +131,9 @@ def test_real_file_with_one_bit_changed_or_its_end_missing(real_home):
         path.unlink()
         path.write_bytes(damaged)
         with pytest.raises(datasets.DatasetDamaged, match="t10k-labels"):
-            datasets.resolve("auto")
+            datasets.resolve("auto", TOY)
     path.write_bytes(whole)  # a repaired file counts again in the same process
-    assert datasets.resolve("auto") == "fashion_mnist"
+    assert datasets.resolve("auto", TOY) == "fashion_mnist"
 
 
 @cached
@@ -226,7 +142,7 @@ def test_other_packing_of_the_published_bytes_is_intact(real_home):
     raw = gzip.decompress(path.read_bytes())
     path.unlink()
     path.write_bytes(gzip.compress(raw, compresslevel=zlib.Z_BEST_SPEED))
-    assert datasets.resolve("auto") == "fashion_mnist"
+    assert datasets.resolve("auto", TOY) == "fashion_mnist"
 
 
 def test_missing_offline_says_where_and_how(home):
@@ -240,7 +156,7 @@ def test_missing_offline_says_where_and_how(home):
 
 def test_auto_offline_takes_digits_and_says_so(home):
     with pytest.warns(UserWarning, match="digits.*CLORA_OFFLINE"):
-        data = datasets.load("auto")
+        data = datasets.load(datasets.resolve("auto", TOY))
     assert data.name == "digits"
     assert "digits" in data.title and "stands in for Fashion-MNIST" in data.title
 
@@ -250,7 +166,6 @@ def test_offline_never_asks_the_network(home, monkeypatch):
         raise AssertionError("network")
 
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    monkeypatch.setattr(datasets, "_probe", refuse)
     with pytest.raises(datasets.DatasetMissing):
         datasets.load("fashion_mnist")
 
@@ -259,7 +174,7 @@ def test_dead_network_is_given_up_within_seconds(home, monkeypatch):
     """A name lookup that hangs takes no timeout: the probe must not wait for it."""
     released = threading.Event()
     monkeypatch.delenv("CLORA_OFFLINE")
-    monkeypatch.setattr(datasets, "PROBE_SECONDS", 0.3)
+    monkeypatch.setattr(files, "PROBE_SECONDS", 0.3)
     monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: released.wait(30) and [])
     start = time.monotonic()
     with pytest.raises(datasets.DatasetMissing, match="no answer within 0.3 s"):
@@ -269,7 +184,7 @@ def test_dead_network_is_given_up_within_seconds(home, monkeypatch):
 
 
 def test_time_limits_add_up_to_less_than_ten_seconds():
-    assert datasets.PROBE_SECONDS + datasets.STALL_SECONDS < 10
+    assert files.PROBE_SECONDS + files.STALL_SECONDS < 10
 
 
 def test_refused_connection_is_a_reason(home, monkeypatch):
@@ -282,35 +197,46 @@ def test_refused_connection_is_a_reason(home, monkeypatch):
         datasets.load("fashion_mnist")
 
 
+@cached
+def test_auto_takes_the_cached_fashion_mnist_without_a_word(real_home):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert datasets.resolve("auto", TOY) == "fashion_mnist"
+
+
 # --- download -------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def server(home, tmp_path, monkeypatch):
-    """A folder that stands for the download server; Keras runs, only the wire is replaced."""
-    import keras  # noqa: F401  before the wire is cut: Keras may look around while it is imported
-
+    """A folder that a server on this machine hands out in place of the real one."""
     folder = tmp_path / "server"
     folder.mkdir()
 
-    def urlopen(url, data=None, timeout=None):
-        probing = isinstance(url, urllib.request.Request)
-        url = url.full_url if probing else url
-        assert url.startswith(datasets.DOWNLOAD_URL)
-        assert timeout or socket.getdefaulttimeout(), "a stalled transfer would hang"
-        content, headers = b"", email.message.Message()
-        if not probing:
-            path = folder / url.rsplit("/", 1)[1]
-            if not path.exists():
-                raise urllib.error.URLError("the host has gone")
-            content = path.read_bytes()
-            headers["Content-Length"] = str(max(len(content), 1000))
-        return urllib.response.addinfourl(io.BytesIO(content), headers, url)
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args):
+            super().__init__(*args, directory=folder)
 
-    monkeypatch.setattr(urllib.request, "urlopen", urlopen)
-    monkeypatch.delenv("CLORA_OFFLINE")
-    yield folder
-    assert socket.getdefaulttimeout() is None
+        def copyfile(self, source, outputfile):
+            content = source.read()
+            if (folder / "cut").exists() or (folder / "stall").exists():
+                content = content[:9]
+            outputfile.write(content)
+            if (folder / "stall").exists():
+                released.wait(30)
+
+        def log_message(self, *args):
+            pass
+
+    released = threading.Event()
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        running.daemon_threads = True
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        monkeypatch.setattr(images, "FASHION_MNIST_URL", f"http://127.0.0.1:{running.server_port}/")
+        monkeypatch.delenv("CLORA_OFFLINE")
+        yield folder
+        released.set()
+        running.shutdown()
 
 
 @cached
@@ -318,28 +244,55 @@ def test_download_fetches_only_what_is_missing(server, real_home):
     for file in FILES[1:]:
         (real_home / file).unlink()
         (server / file).symlink_to(CACHE / file)
-    assert datasets.resolve("auto") == "fashion_mnist"
+    assert datasets.resolve("auto", TOY) == "fashion_mnist"
     assert (real_home / FILES[0]).is_symlink()  # what was there is untouched
     assert sorted(path.name for path in real_home.iterdir()) == sorted(FILES)
-    assert set(datasets.status()["state"]) == {"intact", "embedded"}
+    assert datasets.status().set_index("dataset").loc["fashion_mnist", "state"] == "here"
 
 
 @pytest.mark.parametrize(
-    ("content", "reason"),
+    ("content", "how", "reason"),
     [
-        (None, "the host has gone"),
-        (b"cut short", "got only 9 out of 1000 bytes"),
-        (gzip.compress(bytes(20)).ljust(1000, b"\0"), f"{FILES[0]} arrived damaged .MD5 "),
+        (None, "", "the download failed .404 "),
+        (bytes(1000), "cut", "the download failed .*9 bytes read, 991 more expected"),
+        (bytes(1000), "stall", "the download failed .*[Tt]imed out"),
+        (gzip.compress(bytes(20)), "", f"the download of {FILES[0]} arrived damaged .MD5 "),
     ],
+    ids=["gone", "cut short", "stalled", "another file"],
 )
-def test_failed_download_is_named_and_leaves_nothing_behind(server, home, content, reason):
+def test_failed_download_is_named_and_leaves_nothing_behind(server, home, monkeypatch, content, how, reason):
+    monkeypatch.setattr(files, "STALL_SECONDS", 0.3)
     if content:
         (server / FILES[0]).write_bytes(content)
+    if how:
+        (server / how).touch()
     with pytest.raises(datasets.DatasetMissing, match=reason):
         datasets.load("fashion_mnist")
     with pytest.warns(UserWarning, match=reason):
-        assert datasets.resolve("auto") == "digits"
+        assert datasets.resolve("auto", TOY) == "digits"
     assert not list(home.iterdir())
+
+
+def test_an_archive_is_checked_and_unpacked_where_keras_looks(server, home, monkeypatch):
+    monkeypatch.setattr(images, "CIFAR10_URL", images.FASHION_MNIST_URL + "cifar.tar.gz")
+    monkeypatch.setattr(images, "CIFAR10_MD5", {"test_batch": hashlib.md5(b"bytes").hexdigest()})
+    with tarfile.open(server / "cifar.tar.gz", "w:gz") as tar:
+        for name in ("test_batch", "batches.meta"):
+            member = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
+            member.size = 5
+            tar.addfile(member, io.BytesIO(b"bytes"))
+    with pytest.raises(
+        datasets.DatasetMissing, match="CIFAR-10 is not cached.*SHA256 hash .* does not match"
+    ):
+        datasets.find("cifar10")
+    datasets_dir = home.parent
+    assert not [path for path in datasets_dir.rglob("*") if path.is_file()]
+    known = hashlib.sha256((server / "cifar.tar.gz").read_bytes()).hexdigest()
+    monkeypatch.setattr(images, "CIFAR10_HASH", f"sha256:{known}")
+    folder = datasets.find("cifar10")
+    assert folder == datasets_dir / "cifar-10-batches-py-target" / "cifar-10-batches-py"
+    assert (folder / "test_batch").read_bytes() == b"bytes"
+    assert not list(datasets_dir.rglob("*.tar.gz"))
 
 
 @cached
@@ -349,7 +302,7 @@ def test_damaged_file_is_not_downloaded_over(server, real_home):
     for file in FILES:
         (server / file).symlink_to(CACHE / file)
     with pytest.raises(datasets.DatasetDamaged):
-        datasets.load("auto")
+        datasets.load(datasets.resolve("auto", TOY))
     assert gzip.decompress((real_home / FILES[0]).read_bytes()) == b"not what was published"
 
 
@@ -364,45 +317,94 @@ def test_folder_that_cannot_be_written_is_a_reason(server, home, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "nearest"),
-    [("fashion-mnist", "fashion_mnist"), ("Digits", "digits"), ("digit", "digits"), (3, "")],
+    [("fashion-mnist", "fashion_mnist"), ("Digits", "digits"), ("digitz", "digits"), (3, "")],
 )
 def test_unknown_name_suggests_the_nearest(name, nearest):
-    with pytest.raises(ValueError, match="`name` must be one of") as error:
+    with pytest.raises(ValueError, match="`dataset` must be one of") as error:
         datasets.load(name)
     assert repr(name) in str(error.value)
     assert f"Did you mean {nearest!r}?" in str(error.value) or not nearest
 
 
-@pytest.mark.parametrize("seed", [-1, 0.5, True, 2**32])
-def test_seed_of_the_split_is_checked(seed):
-    with pytest.raises(ValueError, match="`seed` must be"):
-        datasets.load("digits", seed=seed)
+def test_importing_the_registry_loads_nothing_slow():
+    program = """
+import sys
+sys.argv = ["-m"]  # as `python -m clora_lab` does: the package itself is light then
+from clora_lab.lab.data import registry
+registry.label("imdb"), registry.title("digits"), registry.require("synthetic")
+print(sorted({"keras", "tensorflow", "numpy", "pandas", "sklearn", "pooch", "requests"} & set(sys.modules)))
+registry.status()
+print(sorted({"keras", "tensorflow"} & set(sys.modules)))
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert run.stdout.splitlines() == ["[]", "[]"], run.stderr
 
 
-def test_status_of_an_empty_cache(home):
-    table = datasets.status()
-    assert list(table.columns) == ["dataset", "file", "path", "state", "bytes"]
-    fashion = table[table["dataset"] == "fashion_mnist"]
-    assert list(fashion["file"]) == FILES
-    assert set(fashion["state"]) == {"missing"} and fashion["bytes"].sum() == 0
-    assert fashion["path"].tolist() == [str(home / file) for file in FILES]
-    digits = table[table["dataset"] == "digits"].iloc[0]
-    assert digits["state"] == "embedded" and digits["bytes"] == Path(digits["path"]).stat().st_size
+def test_every_line_of_the_registry_has_its_functions_and_ends_in_something_that_runs():
+    for entry in datasets.REGISTRY:
+        module = importlib.import_module(f"clora_lab.lab.data.{entry.home}")
+        assert callable(getattr(module, f"load_{entry.name}"))
+        assert hasattr(module, f"find_{entry.name}") == bool(entry.stand_in)
+        seen = [entry.name]
+        while datasets.entry(seen[-1]).stand_in:
+            seen.append(datasets.entry(seen[-1]).stand_in)
+            assert len(seen) < 5
+        assert datasets.find(seen[-1]) is None
+
+
+def test_auto_names_all_that_it_could_not_have(home, monkeypatch):
+    monkeypatch.delenv("CLORA_CIFAR10", raising=False)
+    with pytest.warns(UserWarning, match="'auto' takes digits at 32x32.*CLORA_CIFAR10.*CLORA_OFFLINE"):
+        assert datasets.resolve("auto", ("cifar10_jpeg", "cifar10", "digits32")) == "digits32"
+    with pytest.raises(datasets.DatasetMissing, match="CLORA_CIFAR10.*CLORA_OFFLINE"):
+        datasets.resolve("auto", ("cifar10_jpeg", "cifar10"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert datasets.resolve("auto", TOY, download=False) == "digits"
+
+
+def test_what_is_missing_is_said_with_a_command_to_paste(home):
+    datasets.require("digits")
+    with pytest.raises(datasets.DatasetMissing, match="needs no download: run --dataset digits32$"):
+        datasets.require("cifar10", command="run --dataset {name}")
+
+
+def test_labels_and_titles():
+    assert datasets.label("fashion-MNIST") == "Fashion-MNIST" == datasets.title("fashion_mnist")
+    assert datasets.label("my photos") == "my photos"
+    assert "stands in for CIFAR-10" in datasets.title("digits32")
+    with pytest.raises(ValueError, match="Did you mean 'imdb'"):
+        datasets.title("imbd")
+
+
+def test_status_of_an_empty_cache(home, monkeypatch):
+    for name in ("CLORA_CIFAR10", "CLORA_IMDB"):
+        monkeypatch.delenv(name, raising=False)
+    table = datasets.status().set_index("dataset")
+    assert list(table.columns) == ["state", "bytes", "path", "note"]
+    assert list(table.index) == [entry.name for entry in datasets.REGISTRY]
+    missing = table[table["state"] == "missing"]
+    assert list(missing.index) == ["fashion_mnist", "cifar10_jpeg", "cifar10", "imdb"]
+    assert (missing["note"] == "python -m clora_lab data " + missing.index).all()
+    assert set(table.drop(missing.index)["state"]) == {"built in"}
+    assert table["bytes"].sum() == 0 and set(table["path"]) == {""}
 
 
 @cached
 def test_status_of_a_full_cache(real_home):
-    table = datasets.status().set_index("file").loc[FILES]
-    assert set(table["state"]) == {"intact"}
-    assert table["bytes"].tolist() == [(CACHE / file).stat().st_size for file in FILES]
+    row = datasets.status().set_index("dataset").loc["fashion_mnist"]
+    assert row["state"] == "here" and row["path"] == str(real_home) and row["note"] == ""
+    assert row["bytes"] == sum((CACHE / file).stat().st_size for file in FILES)
 
 
 def test_keras_home_is_read_at_each_call(monkeypatch, tmp_path):
     monkeypatch.setenv("KERAS_HOME", "~/elsewhere")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert datasets.fashion_mnist_dir() == tmp_path / "elsewhere" / "datasets" / "fashion-mnist"
+    assert (
+        files.keras_dir("datasets", "fashion-mnist") == tmp_path / "elsewhere" / "datasets" / "fashion-mnist"
+    )
     monkeypatch.delenv("KERAS_HOME")
-    assert datasets.fashion_mnist_dir() == tmp_path / ".keras" / "datasets" / "fashion-mnist"
+    assert files.keras_dir("datasets", "fashion-mnist") == tmp_path / ".keras" / "datasets" / "fashion-mnist"
 
 
 def test_cache_dir_is_made_on_demand(monkeypatch, tmp_path):
@@ -417,7 +419,7 @@ def test_cache_dir_is_made_on_demand(monkeypatch, tmp_path):
 
 def test_data_dir_of_a_checkout_and_of_a_wheel(monkeypatch, tmp_path):
     assert paths.data_dir() == CHECKOUT / "data"
-    module = tmp_path / "site-packages" / "clora_lab" / "studies" / "paths.py"
+    module = tmp_path / "site-packages" / "clora_lab" / "lab" / "paths.py"
     monkeypatch.setattr(paths, "__file__", str(module))
     with pytest.raises(FileNotFoundError, match="Install the package again"):
         paths.data_dir()
