@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keras
+from keras import ops
 
 from clora_lab import _checks
 from clora_lab.layers import clora_layers
@@ -55,7 +56,7 @@ class DecayCallback(keras.callbacks.Callback):
                 f"Model {self.model.name!r} has no layer whose decay could move. Make it with "
                 "clora_lab.compress(), and train a finalized or scratch model without DecayCallback."
             )
-        self._written = [float(layer.decay) for layer in self.layers]
+        self._written = [float(ops.convert_to_numpy(layer.decay)) for layer in self.layers]
         optimizer = getattr(self.model, "optimizer", None)
         # float16 has a LossScaleOptimizer around the one that knows
         optimizer = getattr(optimizer, "inner_optimizer", optimizer)

@@ -248,7 +248,8 @@ def finalize(model: keras.Model, force: bool = False, keep_factors: bool = False
             continue
         for layer, values in ends[id(old)]:
             layer.set_weights(values)
-        if len(new) == 1 and isinstance(new[0], keras.layers.Conv2D) and hasattr(old, "remaining_parameters"):
+        keeps = id(old) in made_by and made_by[id(old)].keeps_original
+        if len(new) == 1 and isinstance(new[0], keras.layers.Conv2D) and not keeps:
             # Not part of the layer's config: `report` reads it to tell what is stored from what is run.
             new[0].clora_stored = old.remaining_parameters
     return result
