@@ -72,7 +72,8 @@ class DecayCallback(keras.callbacks.Callback):
         """Steps that were made before this fit, and batches towards the next one."""
         if self.initial_step is not None and not self._used:
             return self.initial_step, 0
-        made = 0 if optimizer is None else int(optimizer._iterations)  # of batches, with accumulation too
+        # Of batches, with accumulation too.
+        made = 0 if optimizer is None else int(ops.convert_to_numpy(optimizer._iterations))
         clocks = [layer.clock for layer in self.layers if layer.clock is not None]
         known = max(clocks, default=(0, 0))
         moved = [decay for decay in self._written if decay < 1.0]

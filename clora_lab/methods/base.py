@@ -27,12 +27,15 @@ class Method:
         starts_from_original: whether it starts from the trained weights; else it is given an untrained net,
             and all of that net trains.
         keeps_original: whether all of W stays, so that nothing is compressed.
+        truncates: whether `finish` cuts what trained to the rank, so that it stays what it was at full rank
+            alone.
     """
 
     name: ClassVar[str] = ""
     trains: ClassVar[bool] = True
     starts_from_original: ClassVar[bool] = True
     keeps_original: ClassVar[bool] = False
+    truncates: ClassVar[bool] = False
 
     @property
     def needs_calibration(self) -> bool:
