@@ -75,6 +75,7 @@ from clora_lab.lab import names, paths, results, runner, training
 from clora_lab.lab.data import registry as datasets
 from clora_lab.lab.data.images import standardise
 from clora_lab.lab.figures import conv_figures, marks
+from clora_lab.lab.figures import nets as pictures
 from clora_lab.lab.nets import registry as nets
 from clora_lab.lab.nets import vgg
 from clora_lab.slides import drawings, plots, published, shapes
@@ -482,7 +483,7 @@ print(
 
 # %%
 svd = cl.compress(dense, init="svd", method="wds", schedule=cl.LinearDecay(1), **vgg16.arguments(LIVE, dense))
-kept, best = conv_figures.kept_kernels(live), conv_figures.kept_kernels(svd)
+kept, best = pictures.kept_kernels(live), pictures.kept_kernels(svd)
 
 
 def lines_of(name):
@@ -492,7 +493,7 @@ def lines_of(name):
 
 for name in ("block1_conv1", "block3_conv2"):
     notebook.show(
-        conv_figures.filters(
+        pictures.filters(
             lines_of(name),
             f"Filters of {name} before and after",
             f"{NAME}; the strongest filters of the dense net, each line on its own scale",
@@ -520,9 +521,9 @@ for name in kept:
 # The singular values of each layer's matrix $M$, for the dense net and for what the pair keeps.
 
 # %%
-spectra = conv_figures.spectra_table(dense, live)
+spectra = pictures.spectra_table(dense, live)
 notebook.show(
-    conv_figures.spectra(
+    pictures.spectra(
         spectra,
         f"Spectra of the layers: {NAME}",
         f"C-LoRA, {names.method_label(LIVE.method)}, rank {LIVE_RANK}; log scale",

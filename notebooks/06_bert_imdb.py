@@ -77,6 +77,7 @@ from clora_lab.lab import names, paths, results, runner, training
 from clora_lab.lab.data import registry as datasets
 from clora_lab.lab.data import text, tokens
 from clora_lab.lab.figures import marks, text_figures
+from clora_lab.lab.figures import nets as pictures
 from clora_lab.lab.nets import registry as nets
 from clora_lab.lab.nets.bert import backbone
 from clora_lab.slides import published, shapes
@@ -181,7 +182,7 @@ print(
 prediction_percent_of_the_model = ...
 
 # %%
-notebook.show(text_figures.where_parameters(rank=16))
+notebook.show(attention.where_parameters(rank=16))
 
 # %% [markdown]
 # Three ways to count, from the real net (`cl.ratio`; each is defined in `cl.CONVENTIONS` or `cl.ENCODER_CONVENTIONS`):
@@ -234,7 +235,7 @@ notebook.show(
 small_bert = shapes.BERT_SMALL
 printed = published.load("bert_small").dropna(subset="rank").groupby("rank")["ratio_percent"].first()
 for rank, value in printed.items():
-    left = text_figures.parts("bert_small", rank)
+    left = attention.parts("bert_small", rank)
     inside = left[["attention", "feed-forward", "layer norms"]].sum() / shapes.total(small_bert.encoder)
     slides = left["attention"] / shapes.total(small_bert.encoder)
     assert abs(100 * slides - value) < 0.1
@@ -252,7 +253,7 @@ rule = rules.rule(block.query_dense)
 assert rule.break_even_rank == 64 and rule.parameters(64) == rule.kernel_size
 for rank, messages in warned.items():
     print(f"rank {rank}: {len(messages)} warnings" + (f", the first: {messages[0]}." if messages else ""))
-same = text_figures.parts("bert_tiny", 64)["attention"] == text_figures.parts("bert_tiny")["attention"]
+same = attention.parts("bert_tiny", 64)["attention"] == attention.parts("bert_tiny")["attention"]
 print("attention before and after, rank 64: the same number of parameters" if same else "they differ")
 
 # %% [markdown]
@@ -515,7 +516,7 @@ ids = tokens.tokenise([SENTENCE], tokenizer, LIVE.sequence, cached=False)
 order = moved.sort_values("change", ascending=False)[["block", "head"]]
 maps = {name: attention.attention_scores(net, ids)[:, 0] for name, net in (("dense", dense), ("compressed", final))}  # fmt: skip
 notebook.show(
-    text_figures.attention_maps(
+    pictures.attention_maps(
         maps,
         shown,
         [tuple(order.iloc[0]), tuple(order.iloc[-1])],
@@ -606,7 +607,7 @@ pairs_with_biases, break_even = ..., ...
 layers_in_all = 4 * 4  # four in each of four blocks
 pairs_with_biases = layers_in_all * (32 * (512 + 512) + 512)
 break_even = 512 * 512 // (512 + 512)
-assert pairs_with_biases == text_figures.parts("bert_small", 32)["attention"]
+assert pairs_with_biases == attention.parts("bert_small", 32)["attention"]
 assert break_even == 256
 print(
     f"{pairs_with_biases:,} parameters; break-even rank {break_even}, so all of the slides' ranks save something in BERT-Small"
@@ -637,15 +638,15 @@ print(
 )
 
 # %% [markdown] tags=["exercise"]
-# **Exercise 3** (medium). The slides stop at attention. Count for BERT-Tiny: what is left of the **model** if the feed-forward layers are compressed too, at rank 16? And what is the least that *any* compression of the encoder blocks alone can leave? (Use `text_figures.parts`.)
+# **Exercise 3** (medium). The slides stop at attention. Count for BERT-Tiny: what is left of the **model** if the feed-forward layers are compressed too, at rank 16? And what is the least that *any* compression of the encoder blocks alone can leave? (Use `attention.parts`.)
 
 # %% tags=["student"]
 # Your code here
 with_feed_forward, least = ..., ...
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
-original = text_figures.parts("bert_tiny")
-with_feed_forward = text_figures.parts("bert_tiny", 16, scope="encoder").sum() / original.sum()
+original = attention.parts("bert_tiny")
+with_feed_forward = attention.parts("bert_tiny", 16, scope="encoder").sum() / original.sum()
 least = original[["embeddings", "pooler"]].sum() / original.sum()
 whole = cl.compress(
     tiny, 16, "bias", cl.LinearDecay(1), targets=nets.targets("bert_tiny", "attention", "feed_forward")
@@ -665,7 +666,7 @@ largest_rank = ...
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
 V, d = shapes.BERT_TINY.vocabulary, shapes.BERT_TINY.hidden
-rest = text_figures.parts("bert_tiny", 16, scope="encoder").sum() - V * d
+rest = attention.parts("bert_tiny", 16, scope="encoder").sum() - V * d
 shares = {r: (rest + r * (V + d)) / shapes.BERT_TINY.parameters for r in range(1, d)}
 largest_rank = max(r for r, share in shares.items() if share <= 0.25)
 table_of_tokens = keras.Sequential([keras.Input((32,)), keras.layers.Embedding(V, largest_rank), keras.layers.Dense(d, use_bias=False)])  # fmt: skip

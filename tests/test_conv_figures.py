@@ -8,6 +8,7 @@ import clora_lab as cl
 from clora_lab import rules
 from clora_lab.lab import frames
 from clora_lab.lab.figures import conv_figures, style
+from clora_lab.lab.figures import nets as pictures
 from clora_lab.lab.nets import vgg
 from clora_lab.lab.results import columns
 from clora_lab.slides import published
@@ -50,15 +51,15 @@ def rows():
 
 def test_filters_are_ordered_by_the_first_net_and_distances_are_right():
     first = kernel(shape=(3, 3, 3, 5)) * np.array([1, 5, 2, 4, 3])
-    fig = conv_figures.filters({"before": first, "after": 0.5 * first}, "Filters", count=3)
+    fig = pictures.filters({"before": first, "after": 0.5 * first}, "Filters", count=3)
     assert "relative: 0.50" in fig.alt_text and "3 filters" in fig.alt_text
     shown = fig.axes[0].get_images()[0].get_array()
     strongest = first[..., 1]
     assert np.corrcoef(np.asarray(shown).ravel(), strongest.ravel())[0, 1] > 0.99
-    conv_figures.filters({"deeper": kernel()}, "Filters")
+    pictures.filters({"deeper": kernel()}, "Filters")
     for bad in ({}, {"a": kernel(), "b": kernel(shape=(3, 3, 4, 5))}):
         with pytest.raises(ValueError, match="one shape"):
-            conv_figures.filters(bad, "Filters")
+            pictures.filters(bad, "Filters")
 
 
 @pytest.mark.parametrize("factorization", rules.FACTORIZATIONS)
@@ -66,21 +67,21 @@ def test_spectrum_of_an_svd_start_is_the_head_of_the_dense_one(factorization):
     net = vgg.small_vgg()
     target = {"targets": "block3_*", "factorization": factorization}
     wrapped = cl.compress(net, 3, init="svd", schedule=cl.LinearDecay(1), **target)
-    table = conv_figures.spectra_table(net, wrapped)
+    table = pictures.spectra_table(net, wrapped)
     for _, own in table.groupby("layer"):
         dense, kept = (own[own["net"] == name]["value"].to_numpy() for name in ("dense", "kept"))
         assert len(kept) == (9 if factorization == "loralib" else 3) < len(dense)
         np.testing.assert_allclose(kept, dense[: len(kept)], rtol=1e-3)
-    text = style.alt_text(conv_figures.spectra(table, "Spectra"))
+    text = style.alt_text(pictures.spectra(table, "Spectra"))
     assert "block3_conv1" in text
     with pytest.raises(ValueError, match="no wrapped layers"):
-        conv_figures.kept_kernels(net)
+        pictures.kept_kernels(net)
 
 
 def test_too_many_layers_for_one_picture():
     table = pd.DataFrame({"layer": [str(i) for i in range(10)], "net": "dense", "index": 1, "value": 1.0})
     with pytest.raises(ValueError, match="at most nine"):
-        conv_figures.spectra(table, "Spectra")
+        pictures.spectra(table, "Spectra")
 
 
 # --- the study ----------------------------------------------------------------------------------

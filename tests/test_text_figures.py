@@ -7,7 +7,9 @@ import pandas as pd
 import pytest
 
 import clora_lab as cl
+from clora_lab.course import attention
 from clora_lab.lab import frames
+from clora_lab.lab.figures import nets as pictures
 from clora_lab.lab.figures import style, text_figures
 from clora_lab.lab.nets import bert as berts
 from clora_lab.lab.results import columns
@@ -52,20 +54,20 @@ def rows():
 # --- where the parameters are -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("model", text_figures.BERTS)
+@pytest.mark.parametrize("model", attention.BERTS)
 def test_parts_are_those_of_the_real_shape(model):
     bert = shapes.BERT_TINY if model == "bert_tiny" else shapes.BERT_SMALL
-    counts = text_figures.parts(model)
+    counts = attention.parts(model)
     assert counts.sum() == bert.parameters
     inside = counts[["attention", "feed-forward", "layer norms"]].sum()
     assert inside == shapes.total(bert.encoder)
-    small = text_figures.parts(model, rank=16)
+    small = attention.parts(model, rank=16)
     assert (small.drop("attention") == counts.drop("attention")).all()
     table = published.load(model)
     ratio = table.loc[table["rank"] == 16, "ratio_percent"].iloc[0]
     norms = counts["layer norms"] if model == "bert_tiny" else 0
     assert 100 * (small["attention"] + norms) / inside == pytest.approx(ratio, abs=0.05)
-    assert text_figures.parts(model, 16, "encoder")["feed-forward"] < counts["feed-forward"]
+    assert attention.parts(model, 16, "encoder")["feed-forward"] < counts["feed-forward"]
 
 
 @pytest.mark.parametrize("scope", bert.SCOPES)
@@ -75,24 +77,24 @@ def test_parts_agree_with_surgery_on_a_real_backbone(scope, method):
     run = bert.Experiment("imdb", method, 16, scope)
     small = cl.compress(whole, bert.ranks(run), method, cl.LinearDecay(1), targets=bert.SCOPES[scope])
     left = cl.finalize(small, force=True).count_params()
-    expected = text_figures.parts("bert_tiny", 16, scope, bias=method == "bias")
+    expected = attention.parts("bert_tiny", 16, scope, bias=method == "bias")
     missing = (30_522 - 50) * (16 if scope == "model" else 128)  # rows of the table, or of its pair
     assert left == expected.sum() - missing
 
 
 def test_rank_64_saves_nothing_in_the_attention_of_bert_tiny():
-    before, after = (text_figures.parts("bert_tiny", rank)["attention"] for rank in (None, 64))
+    before, after = (attention.parts("bert_tiny", rank)["attention"] for rank in (None, 64))
     assert before == after
 
 
 def test_picture_of_the_parts():
-    assert "97.8% are left" in style.alt_text(text_figures.where_parameters(16))
-    fig = text_figures.where_parameters(32, "encoder")
+    assert "97.8% are left" in style.alt_text(attention.where_parameters(16))
+    fig = attention.where_parameters(32, "encoder")
     assert "feed-forward at rank 32" in " ".join(fig.get_suptitle().split())
-    fig = text_figures.where_parameters(16, "model")
+    fig = attention.where_parameters(16, "model")
     assert "BERT-Tiny of 4,385,920" in style.alt_text(fig) and "14.5% are left" in style.alt_text(fig)
     with pytest.raises(ValueError, match="`scope` must be one of"):
-        text_figures.where_parameters(16, "pooler")
+        attention.where_parameters(16, "pooler")
 
 
 # --- what attends to what -----------------------------------------------------------------------
@@ -102,7 +104,7 @@ def test_maps_show_what_they_are_given():
     maps = np.full((2, 2, 4, 4), 0.25)
     maps[1, 0, 2] = [0, 1, 0, 0]
     tokens = ["[CLS]", "not", "boring"]
-    fig = text_figures.attention_maps({"dense": maps, "compressed": maps}, tokens, [(1, 0), (0, 0)], "Maps")
+    fig = pictures.attention_maps({"dense": maps, "compressed": maps}, tokens, [(1, 0), (0, 0)], "Maps")
     assert "most, 1.00, from 'boring' to 'not'" in style.alt_text(fig)
     shown = np.asarray(fig.axes[0].get_images()[0].get_array())
     np.testing.assert_array_equal(shown, maps[1, 0, :3, :3])
@@ -122,7 +124,7 @@ def test_maps_show_what_they_are_given():
 def test_maps_that_can_not_be_drawn(change, words):
     good = {"maps": {"dense": np.ones((1, 1, 4, 4))}, "tokens": ["a"], "heads": [(0, 0)], "title": "Maps"}
     with pytest.raises(ValueError, match=words):
-        text_figures.attention_maps(**{**good, **change})
+        pictures.attention_maps(**{**good, **change})
 
 
 # --- the study ----------------------------------------------------------------------------------

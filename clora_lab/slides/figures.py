@@ -182,8 +182,8 @@ def published_table(study: str, title: str, lang: str = "en") -> Figure:
     _checks.one_of("study", study, audit.TABLES)
     table = audit.as_printed(study).rename(columns={"conv_rank": "rank"})
     ranks = [column for column in ("rank", "dense_rank") if column in table]
-    marks = audit.as_printed("marked").query("study == @study and mark == 'bold'")
-    bold = set(marks[[*ranks, "method"]].itertuples(index=False, name=None))
+    bold = audit.as_printed("marked").query("study == @study and mark == 'bold'")
+    bold = set(bold[[*ranks, "method"]].itertuples(index=False, name=None))
     names = {"rank": "Rank", "dense_rank": "Dense\nrank"}
     if "dense_rank" in ranks:
         names["rank"] = "Conv.\nrank"

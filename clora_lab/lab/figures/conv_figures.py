@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-import keras
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFormatter
+from matplotlib.ticker import PercentFormatter
 from matplotlib.transforms import ScaledTranslation
 
-import clora_lab as cl
 from clora_lab.lab.data import registry as datasets
 from clora_lab.lab.figures import marks, style
-from clora_lab.lab.figures.style import INK, cycle, new_figure, set_title, shared_legend, styled
+from clora_lab.lab.figures.style import INK, new_figure, set_title, shared_legend, styled
 from clora_lab.lab.frames import MissingResults, require
 from clora_lab.lab.names import BASELINES, METHOD_LABELS, METHODS, method_label
 from clora_lab.lab.nets import registry as nets
@@ -29,172 +27,6 @@ MARKERS = {"loralib": "D", "pair": "o", "pair_equal": "s"}
 
 
 # --- what a trained net holds -------------------------------------------------------------------
-
-
-@styled
-def filters(kernels: Mapping[str, np.ndarray], title: str, subtitle: str = "", count: int = 12) -> Figure:
-    """Filters of one layer as images, a line a net: those with the largest norm in the first net.
-
-    Of a kernel with three input channels a filter is shown in colour, grey being 0. Of any other, the input
-    channel with the largest norm is shown, in blue (negative) and red. Each line has its own scale.
-
-    Args:
-        kernels: name of the net -> kernel (k, k, Cin, Cout), all of one shape.
-        title, subtitle: texts.
-        count: how many filters.
-
-    Raises:
-        ValueError: no kernels, or of several shapes.
-
-    Example:
-        >>> rng = np.random.default_rng(0)
-        >>> fig = filters({"before": rng.normal(size=(3, 3, 3, 16))}, "Filters of a layer")
-    """
-    arrays = {name: np.asarray(kernel, "float64") for name, kernel in kernels.items()}
-    shapes = {array.shape for array in arrays.values()}
-    if len(shapes) != 1 or any(len(shape) != 4 for shape in shapes):
-        raise ValueError(
-            "`kernels` must hold kernels (k, k, Cin, Cout) of one shape. Received the shapes: "
-            f"{[array.shape for array in arrays.values()]}. Choose one layer."
-        )
-    first = next(iter(arrays.values()))
-    order = np.argsort(-np.sum(first**2, axis=(0, 1, 2)))[:count]
-    channel = np.sum(first**2, axis=(0, 1)).argmax(axis=0)  # of each filter, the strongest input
-    fig = new_figure(0.7 + 0.6 * len(arrays) + 0.15 * subtitle.count("\n"))
-    axes = fig.subplots(len(arrays), len(order), squeeze=False)
-    said = []
-    for line, (name, array) in zip(axes, arrays.items(), strict=True):
-        in_color = array.shape[2] == 3
-        parts = [array[..., i] if in_color else array[:, :, channel[i], i] for i in order]
-        limit = max(np.quantile(np.abs(parts), 0.995), 1e-12)
-        for ax, part in zip(line, parts, strict=True):
-            if in_color:
-                ax.imshow(np.clip(0.5 + part / (2 * limit), 0, 1), interpolation="nearest")
-            else:
-                ax.imshow(part, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
-            ax.set(xticks=[], yticks=[])
-            ax.grid(visible=False)
-        line[0].set_ylabel(name, rotation=0, ha="right", va="center")
-        away = np.linalg.norm(array - first) / np.linalg.norm(first)
-        said.append(f"{' '.join(name.split())} (distance from the first, relative: {away:.2f})")
-    set_title(fig, title, subtitle)
-    fig.alt_text = f"{title}: {len(order)} filters as images, for {'; '.join(said)}."
-    return fig
-
-
-def kept_kernels(model: keras.Model) -> dict[str, np.ndarray]:
-    """The kernel that each pair of a compressed net stands for: layer name -> s B A as a kernel.
-
-    Args:
-        model: made by `clora_lab.compress`.
-
-    Raises:
-        ValueError: there is no wrapped layer.
-
-    Example:
-        >>> net = nets.find("small_vgg")()
-        >>> wrapped = cl.compress(net, 4, init="svd", schedule=cl.LinearDecay(1), targets="block3_conv*")
-        >>> {name: kernel.shape for name, kernel in kept_kernels(wrapped).items()}
-        {'block3_conv1': (3, 3, 32, 64), 'block3_conv2': (3, 3, 64, 64)}
-    """
-    found = {}
-    for layer in cl.clora_layers(model):
-        down, up = layer.pair_matrices()
-        found[layer.name] = layer.rule.to_kernel(down @ up)
-    if not found:
-        raise ValueError(f"Model {model.name!r} has no wrapped layers. Make it with clora_lab.compress().")
-    return found
-
-
-def spectra_table(dense: keras.Model, wrapped: keras.Model) -> pd.DataFrame:
-    """Singular values of each compressed layer's matrix M: of the dense net, and of what its pair holds.
-
-    Args:
-        dense: the net that was given to `compress`.
-        wrapped: what `compress` made of it, trained or not.
-
-    Returns:
-        A row for each layer, net ("dense", "kept") and index (from 1): layer, net, index, value, energy (the
-        share of the squared values up to this one). Values of "kept" that are 0 by its rank are left out.
-
-    Raises:
-        ValueError: there is no wrapped layer.
-
-    Example:
-        >>> net = nets.find("small_vgg")()
-        >>> wrapped = cl.compress(net, 4, init="svd", schedule=cl.LinearDecay(1), targets="block3_conv1")
-        >>> table = spectra_table(net, wrapped)
-        >>> table.groupby("net", sort=False).size().to_dict()
-        {'dense': 64, 'kept': 4}
-    """
-    kept = kept_kernels(wrapped)
-    parts = []
-    for layer in cl.clora_layers(wrapped):
-        rule = layer.rule
-        kernel = keras.ops.convert_to_numpy(dense.get_layer(layer.name).kernel)
-        for net, own, width in (
-            ("dense", kernel, None),
-            ("kept", kept[layer.name], rule.inner(layer.rank)),
-        ):
-            values = np.linalg.svd(np.asarray(rule.to_matrix(own), "float64"), compute_uv=False)[:width]
-            energy = np.cumsum(values**2) / max(np.sum(values**2), 1e-300)
-            index = np.arange(1, len(values) + 1)
-            frame = {"layer": layer.name, "net": net, "index": index, "value": values, "energy": energy}
-            parts.append(pd.DataFrame(frame))
-    return pd.concat(parts, ignore_index=True)
-
-
-@styled
-def spectra(table: pd.DataFrame, title: str, subtitle: str = "") -> Figure:
-    """Per-layer spectra: singular values of the dense net, and of what the pair keeps, a panel a layer.
-
-    Args:
-        table: as `spectra_table` gives it, or several of them with other names of nets; at most nine layers.
-        title, subtitle: texts.
-
-    Raises:
-        MissingResults: a column is missing, or there is no row.
-        ValueError: more than nine layers.
-
-    Example:
-        >>> net = nets.find("small_vgg")()
-        >>> wrapped = cl.compress(net, 4, init="svd", schedule=cl.LinearDecay(1))
-        >>> fig = spectra(spectra_table(net, wrapped), "Spectra")
-    """
-    require(table, "table", ["layer", "net", "index", "value"])
-    layers, nets = list(dict.fromkeys(table["layer"])), list(dict.fromkeys(table["net"]))
-    if len(layers) > 9:
-        raise ValueError(f"`table` must hold at most nine layers. Received: {layers}. Select some of them.")
-    columns = min(3, len(layers))
-    lines = -(-len(layers) // columns)
-    fig = new_figure(1.2 + 1.55 * lines)
-    axes = fig.subplots(lines, columns, squeeze=False)
-    looks = [{"color": INK, "linestyle": "-"}, *cycle(len(nets) - 1)]
-    for ax in axes.flat[len(layers) :]:
-        ax.set_visible(False)
-    for ax, layer in zip(axes.flat, layers, strict=False):
-        own = table[(table["layer"] == layer) & (table["value"] > 0)]
-        for net, look in zip(nets, looks, strict=True):
-            rows = own[own["net"] == net]
-            marks.draw_curve(ax, rows.set_index("index")["value"], net, look, markers=5)
-        ax.set_yscale("log")
-        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        ax.yaxis.set_minor_locator(NullLocator())
-        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        # What lies within rounding of 0 would push all else together.
-        ax.set_ylim(bottom=max(own["value"].min(), 1e-3 * own["value"].max()))
-        ax.set_title(layer)
-    for ax in axes[:, 0]:
-        ax.set_ylabel("Singular value")
-    for column in range(columns):
-        below = [ax for ax in axes[:, column] if ax.get_visible()]
-        below[-1].set_xlabel("Index")
-    shared_legend(fig, [axes.flat[0]], ncols=3)
-    set_title(fig, title, subtitle)
-    counts = table.groupby(["layer", "net"], sort=False).size()
-    said = [f"{layer} " + " and ".join(f"{counts[layer, n]} ({n})" for n in nets) for layer in layers]
-    fig.alt_text = f"{title}: number of singular values drawn: {'; '.join(said)}."
-    return fig
 
 
 # --- the study ----------------------------------------------------------------------------------

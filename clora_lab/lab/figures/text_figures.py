@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
 from clora_lab import _checks
 from clora_lab.lab import names
 from clora_lab.lab.data import registry as datasets
 from clora_lab.lab.figures import marks
-from clora_lab.lab.figures.style import (
-    BLUE,
-    GREEN,
-    GREY,
-    ORANGE,
-    PINK,
-    new_figure,
-    set_title,
-    shared_legend,
-    styled,
-)
 from clora_lab.lab.frames import MissingResults, require
 from clora_lab.lab.names import METHODS, method_label
 from clora_lab.lab.nets import bert
@@ -32,13 +18,6 @@ from clora_lab.slides import published, shapes
 from clora_lab.studies import overview
 
 BERTS = {"bert_tiny": shapes.BERT_TINY, "bert_small": shapes.BERT_SMALL}
-PART_STYLES = {  # colour, hatch
-    "embeddings": (GREY, ""),
-    "attention": (BLUE, "///"),
-    "feed-forward": (ORANGE, "..."),
-    "layer norms": (PINK, ""),
-    "pooler": (GREEN, "xx"),
-}
 SCOPES = {  # what is compressed, in words
     "attention": "attention",
     "encoder": "attention and feed-forward",
@@ -54,185 +33,6 @@ BELOW = (*names.BASELINES, *names.REFERENCES)  # the lines that the slides lack
 WHOSE = {"published": "slides", "measured": "ours"}  # short, since the table is full
 # Ways to count what remains, with the heads of their columns.
 RATIOS = {"ratio": "Slides'\nratio", "ratio_encoder": "Of the\nblocks", "ratio_model": "Of the\nmodel"}
-MAX_TOKENS = 24  # on an axis; more could not be read
-
-
-# --- where the parameters are -------------------------------------------------------------------
-
-
-def parts(model: str, rank: int | None = None, scope: str = "attention", bias: bool = True) -> pd.Series:
-    """Parameters of a BERT backbone by part, as published or with some parts as pairs of a rank.
-
-    Args:
-        model: "bert_tiny" or "bert_small".
-        rank: of the pairs; None for the original.
-        scope: what the pairs stand for, see `SCOPES`: "attention" (the slides), "encoder" (the feed-forward
-            halves too; "encoder_ff_wide" at a rank of their own), or "model" (those, the pooler and the token
-            embedding).
-        bias: whether a pair keeps a bias.
-
-    Returns:
-        Indexed by part: embeddings, attention, feed-forward, layer norms (of the blocks), pooler.
-
-    Raises:
-        ValueError: another model or scope, or a rank below 1.
-
-    Example:
-        >>> int(parts("bert_tiny").sum()), int(parts("bert_tiny", rank=16).sum())
-        (4385920, 4287616)
-    """
-    bert = BERTS[_checks.one_of("model", model, BERTS)]
-    _checks.one_of("scope", scope, SCOPES)
-    groups = {
-        "embeddings": bert.embeddings,
-        "attention": bert.attention,
-        "feed-forward": tuple(layer for layer in bert.encoder if layer.kind == "Dense"),
-        "layer norms": bert.norms,
-    }
-    counts = {name: shapes.total(layers) for name, layers in groups.items()}
-    counts["pooler"] = bert.pooler.parameters
-    if rank is None:
-        return pd.Series(counts, name=model)
-    counts["attention"] = shapes.remaining(groups["attention"], rank, bias)
-    if scope != "attention":
-        wide = bert.feed_forward_rank(scope, rank)
-        counts["feed-forward"] = shapes.remaining(groups["feed-forward"], wide, bias)
-    if scope == "model":
-        tokens, *others = bert.embeddings
-        # A table has no bias to fade, but its pair can have a new one, as wide as the vectors.
-        counts["embeddings"] = shapes.total(others) + tokens.pair(rank) + bias * bert.hidden
-        counts["pooler"] = shapes.remaining([bert.pooler], rank, bias)
-    return pd.Series(counts, name=model)
-
-
-@styled
-def where_parameters(rank: int = 16, scope: str = "attention") -> Figure:
-    """BERT-Tiny's and BERT-Small's parameters by part, before and after, in percent of the original.
-
-    Args:
-        rank: of the pairs.
-        scope: as in `parts`.
-
-    Raises:
-        ValueError: as `parts`.
-
-    Example:
-        >>> where_parameters(16).alt_text[-59:]
-        'of 28,763,648, attention 14.6% before, then 86.3% are left.'
-    """
-    fig = new_figure(3.5)
-    ax = fig.subplots()
-    labels, said = [], []
-    for model in BERTS:
-        before, after = parts(model), parts(model, rank, scope)
-        whole = before.sum()
-        for kind, counts in (("before", before), (f"rank {rank}", after)):
-            place, left = len(labels), 0.0
-            for name, count in counts.items():
-                share = 100 * count / whole
-                color, hatch = PART_STYLES[name]
-                ax.barh(
-                    place, share, 0.66, left=left, color=color, alpha=0.75, hatch=hatch, edgecolor="white",
-                    label=name,
-                )  # fmt: skip
-                if share > 8:
-                    look = {"ha": "center", "va": "center", "fontsize": 9}
-                    look["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 1, "alpha": 0.85}
-                    ax.text(left + share / 2, place, f"{share:.1f}", **look)
-                left += share
-            ax.text(left + 0.8, place, f"{left:.1f}%", va="center", weight="bold")
-            labels.append(f"{nets.label(model)}\n{kind}")
-        said.append(
-            f"{nets.label(model)} of {whole:,}, attention {100 * before['attention'] / whole:.1f}% before, "
-            f"then {100 * after.sum() / whole:.1f}% are left"
-        )
-    ax.set_yticks(range(len(labels)), labels)
-    ax.invert_yaxis()
-    ax.set(xlabel="Parameters (% of the original backbone)", xlim=(0, 112))
-    ax.set_xticks(range(0, 101, 20))
-    ax.grid(axis="y", visible=False)
-    shared_legend(fig, [ax], ncols=3)
-    title = f"Where BERT's parameters are, before and after {SCOPES[scope]} at rank {rank}"
-    set_title(fig, title, "Counted from the shapes; parts below 8% without a number")
-    fig.alt_text = f"{title}: {'; '.join(said)}."
-    return fig
-
-
-# --- what attends to what -----------------------------------------------------------------------
-
-
-@styled
-def attention_maps(
-    maps: Mapping[str, np.ndarray],
-    tokens: Sequence[str],
-    heads: Sequence[tuple[int, int]],
-    title: str,
-    subtitle: str = "",
-) -> Figure:
-    """What attends to what in one text: a column a net, a line a head; dark is much.
-
-    Args:
-        maps: name of the net -> shape (blocks, heads, T, T), T at least the number of tokens.
-        tokens: of the text, [CLS] and [SEP] included, without padding; at most `MAX_TOKENS`.
-        heads: (block, head) of each line; at most four.
-        title, subtitle: texts.
-
-    Raises:
-        ValueError: no maps, maps of several shapes, a head that is not there, or too many tokens or heads.
-
-    Example:
-        >>> uniform = np.full((1, 1, 3, 3), 1 / 3)
-        >>> fig = attention_maps({"dense": uniform}, ["[CLS]", "good", "[SEP]"], [(0, 0)], "Attention")
-    """
-    arrays = {name: np.asarray(array) for name, array in maps.items()}
-    found = {array.shape for array in arrays.values()}
-    shape = found.pop() if len(found) == 1 else ()
-    if len(shape) != 4 or len(arrays) > 3:
-        raise ValueError(
-            "`maps` must hold one to three arrays of one shape (blocks, heads, T, T). Received the shapes: "
-            f"{[array.shape for array in arrays.values()]}. Choose one text."
-        )
-    count = len(tokens)
-    if not 1 <= count <= min(MAX_TOKENS, shape[-1]):
-        raise ValueError(
-            f"`tokens` must be 1 to {min(MAX_TOKENS, shape[-1])} tokens. Received: {count}. "
-            "Take a shorter text."
-        )
-    wrong = [head for head in heads if not (0 <= head[0] < shape[0] and 0 <= head[1] < shape[1])]
-    if wrong or not 1 <= len(heads) <= 4:
-        raise ValueError(
-            f"`heads` must be one to four (block, head) below {shape[:2]}. Received: {list(heads)}."
-        )
-    side = min(0.16 * count + 0.25, 4.75 / len(arrays))  # inches; names, labels and scale take the rest
-    fig = new_figure(0.75 + len(heads) * (side + 0.3) + 0.75)
-    axes = fig.subplots(len(heads), len(arrays), squeeze=False, sharex=True, sharey=True)
-    limit = max(
-        array[block, head, :count, :count].max() for array in arrays.values() for block, head in heads
-    )
-    said = []
-    for line, (block, head) in zip(axes, heads, strict=True):
-        for ax, (name, array) in zip(line, arrays.items(), strict=True):
-            shown = array[block, head, :count, :count]
-            look = {"cmap": "Blues", "vmin": 0, "vmax": limit, "interpolation": "nearest"}
-            image = ax.imshow(shown, **look)
-            ax.set_title(f"{name}: block {block}, head {head}")
-            ax.grid(visible=False)
-            query, key = np.unravel_index(shown.argmax(), shown.shape)
-            said.append(
-                f"{name}, block {block}, head {head}: most, {shown.max():.2f}, from {tokens[query]!r} to "
-                f"{tokens[key]!r}"
-            )
-    for ax in axes[:, 0]:
-        ax.set_yticks(range(count), tokens)
-        ax.set_ylabel("token that looks")
-    for ax in axes[-1]:
-        ax.set_xticks(range(count), tokens, rotation=90)
-        ax.set_xlabel("token looked at")
-    bar = fig.colorbar(image, ax=axes, shrink=0.6, label="Share of a token's attention (%)")
-    bar.ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
-    set_title(fig, title, subtitle)
-    fig.alt_text = f"{title}, {count} tokens: {'; '.join(said)}."
-    return fig
 
 
 # --- the study ----------------------------------------------------------------------------------
