@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import collections
 import hashlib
-import os
 import re
 import subprocess
 import sys
@@ -25,11 +24,6 @@ HERE = Path(__file__).resolve().parent
 SOURCES = "[0-9][0-9]_*.py"
 BAR = re.compile(r".*\b\d+(epoch|run|it) \[|.*%\|.*\[.*<.*\]")  # as tqdm prints one
 HIDDEN = {"student": "solution", "teacher": "student"}  # version -> tag of the cells that it lacks
-# What TensorFlow writes before it reads its own log level; it tells of one machine, not of the lesson.
-LOG = re.compile(r"^(WARNING: All log messages before absl|[IWEF]\d{4} \d\d:\d\d:).*$")
-
-# A kernel inherits it: the start-up lines of TensorFlow do not belong into the outputs.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 def digest(source: Path) -> str:
@@ -63,11 +57,9 @@ def run(source: Path) -> Path:
 
 
 def _clean(output):
-    """An output without TensorFlow's log and without progress bars; None if nothing is left of it."""
-    if output.output_type == "stream" and output.name == "stderr":
-        lines = output.text.splitlines(keepends=True)
-        output.text = "".join(line for line in lines if line.strip() and not LOG.match(line.strip()))
-        return output if output.text else None
+    """An output as a reader sees it once it is done: without progress bars; None if nothing is left of it."""
+    if output.output_type == "stream" and output.name == "stderr" and not output.text.strip():
+        return None  # what a bar leaves behind
     if BAR.match(output.get("data", {}).get("text/plain", "")):
         return None
     return output

@@ -12,8 +12,8 @@ from clora_lab.lab.data import registry as datasets
 from clora_lab.lab.figures import marks
 from clora_lab.lab.frames import MissingResults, require
 from clora_lab.lab.names import METHODS, method_label
-from clora_lab.lab.nets import bert
 from clora_lab.lab.nets import registry as nets
+from clora_lab.lab.nets.bert import WIDER, WIDER_RANK
 from clora_lab.slides import published, shapes
 from clora_lab.studies import overview
 
@@ -21,7 +21,7 @@ BERTS = {"bert_tiny": shapes.BERT_TINY, "bert_small": shapes.BERT_SMALL}
 SCOPES = {  # what is compressed, in words
     "attention": "attention",
     "encoder": "attention and feed-forward",
-    bert.WIDER: "attention, wider feed-forward",
+    WIDER: "attention, wider feed-forward",
     "model": "attention, feed-forward, pooler and token embedding",
 }
 SLIDES_EPOCHS = 10  # slide 20
@@ -126,8 +126,8 @@ def conditions(rows: pd.DataFrame) -> str:
     wide = _wider_scope(own)
     if wide:
         words.insert(1, f"{SCOPES[wide]} compressed")
-    if wide == bert.WIDER:
-        words.insert(2, f"feed-forward at {bert.WIDER_RANK:g} times the rank")
+    if wide == WIDER:
+        words.insert(2, f"feed-forward at {WIDER_RANK:g} times the rank")
     return "; ".join(words)
 
 
