@@ -1,5 +1,6 @@
 """Diagrams: what the drawings show, in both languages, and that nothing is cut or too small."""
 
+import functools
 import re
 import warnings
 
@@ -22,22 +23,29 @@ TOY = [
 ]
 DEEP = [(f"block{i // 4 + 1}_conv{i % 4 + 1}", "Conv2D", f"{32 - i} × {32 - i} × 512") for i in range(23)]
 SLIDE_18 = {"layers": DEEP, "wrapped": [DEEP[0][0], DEEP[22][0]]}
+DRAWINGS = {
+    "slide_05": drawings.fine_tuning,
+    "slide_06": drawings.lora,
+    "slide_08": drawings.wds_stages,
+    "slide_13": functools.partial(drawings.wds_stages, noise=True),
+    "slide_18": drawings.layer_stack,
+}
 HANGUL = re.compile("[가-힣]")
 
 
 def draw(key, **options):
-    return drawings.DIAGRAMS[key](**(SLIDE_18 if key == "slide_18" else {}), **options)
+    return DRAWINGS[key](**(SLIDE_18 if key == "slide_18" else {}), **options)
 
 
 @pytest.fixture(scope="module")
 def gallery():
-    return {key: draw(key) for key in drawings.DIAGRAMS}
+    return {key: draw(key) for key in DRAWINGS}
 
 
 @pytest.fixture
 def korean(monkeypatch):
     """Korean labels without a Korean font, for the words and not the looks."""
-    monkeypatch.setattr(drawings, "hangul_font", lambda: "DejaVu Sans")
+    monkeypatch.setattr(style, "hangul_font", lambda: "DejaVu Sans")
 
 
 def words(fig):
@@ -54,7 +62,7 @@ def pairs(fig):
     return sum(isinstance(patch, Polygon) for patch in fig.axes[0].patches) / 2
 
 
-@pytest.mark.parametrize("key", drawings.DIAGRAMS)
+@pytest.mark.parametrize("key", DRAWINGS)
 def test_text_is_large_enough_and_nothing_is_cut(gallery, key):
     fig = gallery[key]
     fig.draw_without_rendering()
@@ -68,7 +76,7 @@ def test_text_is_large_enough_and_nothing_is_cut(gallery, key):
         assert box.x0 > -1 and box.y0 > -1 and box.x1 < width + 1 and box.y1 < height + 1, artist
 
 
-@pytest.mark.parametrize("key", drawings.DIAGRAMS)
+@pytest.mark.parametrize("key", DRAWINGS)
 def test_no_text_runs_into_another(gallery, key):
     fig = gallery[key]
     fig.draw_without_rendering()
@@ -79,7 +87,7 @@ def test_no_text_runs_into_another(gallery, key):
             assert not box.overlaps(its_box), (one, other)
 
 
-@pytest.mark.parametrize("key", drawings.DIAGRAMS)
+@pytest.mark.parametrize("key", DRAWINGS)
 def test_files_repeat_and_carry_the_description(tmp_path, gallery, key):
     first = [path.read_bytes() for path in style.save(gallery[key], tmp_path / "a")]
     second = [path.read_bytes() for path in style.save(draw(key), tmp_path / "b")]
@@ -169,16 +177,16 @@ def test_both_languages_have_the_same_labels():
 
 
 @pytest.mark.filterwarnings("ignore:Glyph")
-@pytest.mark.parametrize("key", drawings.DIAGRAMS)
+@pytest.mark.parametrize("key", DRAWINGS)
 def test_korean_labels_are_drawn(gallery, korean, key):
     seen = words(draw(key, lang="ko"))
     assert any(HANGUL.search(word) for word in seen)
     assert len(seen) == len(words(gallery[key]))
 
 
-@pytest.mark.parametrize("key", drawings.DIAGRAMS)
+@pytest.mark.parametrize("key", DRAWINGS)
 def test_without_a_hangul_font_english_and_a_warning(monkeypatch, gallery, key):
-    monkeypatch.setattr(drawings, "hangul_font", lambda: None)
+    monkeypatch.setattr(style, "hangul_font", lambda: None)
     with pytest.warns(UserWarning, match="No font with Hangul.*NanumGothic.*fonts-nanum") as caught:
         fig = draw(key, lang="ko")
     assert words(fig) == words(gallery[key])
@@ -189,7 +197,7 @@ def test_an_installed_hangul_font_is_found(monkeypatch):
     manager = font_manager.fontManager
     found = [font_manager.FontEntry(name="Malgun Gothic"), font_manager.FontEntry(name="UnDotum")]
     monkeypatch.setattr(manager, "ttflist", [*plain_fonts(), *found])
-    assert drawings.hangul_font() == "Malgun Gothic"
+    assert style.hangul_font() == "Malgun Gothic"
 
 
 def test_fonts_installed_since_the_list_was_made_are_looked_at(monkeypatch, tmp_path):
@@ -207,14 +215,14 @@ def test_fonts_installed_since_the_list_was_made_are_looked_at(monkeypatch, tmp_
     monkeypatch.setattr(manager, "ttflist", plain_fonts())
     monkeypatch.setattr(manager, "addfont", add)
     monkeypatch.setattr(font_manager, "findSystemFonts", lambda: [str(broken)])
-    assert drawings.hangul_font() is None
+    assert style.hangul_font() is None
     monkeypatch.setattr(font_manager, "findSystemFonts", lambda: [str(broken), "new.ttf"])
-    assert drawings.hangul_font() == "NanumGothic" and added == ["new.ttf"]
+    assert style.hangul_font() == "NanumGothic" and added == ["new.ttf"]
 
 
 def plain_fonts():
     fonts = font_manager.fontManager.ttflist
-    return [font for font in fonts if font.name not in drawings.HANGUL_FONTS]
+    return [font for font in fonts if font.name not in style.HANGUL_FONTS]
 
 
 def test_an_unknown_language_is_refused():

@@ -8,7 +8,7 @@ import os
 import re
 import subprocess
 import sys
-from html import escape
+from html import unescape
 from html.parser import HTMLParser
 
 import numpy as np
@@ -20,7 +20,7 @@ from clora_lab.lab.figures import marks, style
 from clora_lab.lab.frames import MissingResults
 from clora_lab.lab.names import METHODS
 from clora_lab.lab.results import FLOATS, INTEGERS, ResultsStore, columns
-from clora_lab.slides import audit, drawings, figures, page, plots, published
+from clora_lab.slides import audit, figures, page, plots, published
 from clora_lab.slides.figures import SlideFigure
 
 
@@ -405,14 +405,14 @@ def test_the_page_shows_each_file_with_its_description(saved):
     assert {link[1:] for link in page.links if link.startswith("#")} == set(page.ids)
     assert "http" not in text and "<script" not in text and "url(" not in text
     for _, note in answer.notes:
-        assert escape(note) in text
+        assert note in unescape(text)
     assert "81.12 %" in text and "80.790 %" in text  # the audit of slide 24
 
 
 def test_text_of_a_page_is_escaped():
     figure = SlideFigure(5, "x", {"en": "<b>"}, "1 < 2", "")
-    text = page.page_html([(figure, {"published": "1 < 2", "measured": ("x", 'a "b"', (1, 1))})])
-    assert "<b>" not in text and "1 &lt; 2" in text and "a &quot;b&quot;" in text
+    text = page.page_html([(figure, {"published": "1 < 2", "measured": page.Picture("x", 'a "b"', 1, 1)})])
+    assert "<b>" not in text and "1 &lt; 2" in text and "a &#34;b&#34;" in text
 
 
 def test_a_second_run_takes_away_what_is_no_longer_there(tmp_path, recorded, monkeypatch):
@@ -439,7 +439,7 @@ def test_a_missing_data_set_is_a_note(tmp_path, monkeypatch):
 
 @pytest.mark.filterwarnings("ignore:Glyph")
 def test_korean_titles(monkeypatch, recorded, tmp_path):
-    monkeypatch.setattr(drawings, "hangul_font", lambda: "DejaVu Sans")
+    monkeypatch.setattr(style, "hangul_font", lambda: "DejaVu Sans")
     found = by_stem(recorded, "ko")
     assert found["slide_19_vgg16"].measured().get_suptitle().startswith("VGG16 (직접 측정)")
     assert "발표 자료" in found["slide_16_table"].published().get_suptitle()

@@ -2,41 +2,33 @@
 
 A box is a matrix, two trapezoids are the low-rank pair A and B, a bar is a vector, an arrow is the
 flow of data. Lengths are in inches of the final print. Labels are English, or Korean (`lang="ko"`)
-where a font with Hangul is installed. `figures.save` writes a drawing to files, `figures.alt_text`
+where a font with Hangul is installed. `style.save` writes a drawing to files, `style.alt_text`
 describes it.
 """
 
 from __future__ import annotations
 
-import functools
-import warnings
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyArrowPatch, Polygon, Rectangle
 
-from clora_lab.lab.figures.style import FAINT, INK, WIDTH, new_figure, set_title, styled, wrap_title
+from clora_lab.lab.figures.style import (
+    FAINT,
+    INK,
+    WIDTH,
+    new_figure,
+    set_title,
+    styled,
+    use_language,
+    wrap_title,
+)
 
 # Light fills keep dark text readable; W, adapter, bias and noise also differ in hatching and edge.
 W_FILL, PAIR_FILL, BIAS_FILL = "#bcdcf2", "#fbd9a5", "#8fd3b8"
 VECTOR_FILL, PLAIN_FILL = "#eeeeee", "#ffffff"
-HANGUL_FONTS = (
-    "Noto Sans CJK KR",
-    "Noto Sans KR",
-    "Noto Sans CJK JP",  # the first face of Debian's collection, which holds the Hangul too
-    "NanumGothic",
-    "NanumBarunGothic",
-    "Source Han Sans KR",
-    "Malgun Gothic",
-    "Apple SD Gothic Neo",
-    "AppleGothic",
-    "UnDotum",
-    "Baekmuk Dotum",
-)
 LABELS = {
     "en": {
         "fine_tuning": "Regular fine-tuning",
@@ -104,52 +96,6 @@ LABELS = {
         "key_kept": "그대로 둔 층",
     },
 }
-
-
-# --- labels and fonts ---------------------------------------------------------------------------
-
-
-def hangul_font() -> str | None:
-    """The name of an installed font with Hangul, or None."""
-    names = {font.name for font in font_manager.fontManager.ttflist}
-    if not names & set(HANGUL_FONTS):
-        # Matplotlib lists the fonts once and keeps the list: one installed since then is not in it.
-        known = {font.fname for font in font_manager.fontManager.ttflist}
-        for path in set(font_manager.findSystemFonts()) - known:
-            try:
-                font_manager.fontManager.addfont(path)
-            except (OSError, RuntimeError):  # a file that FreeType can't read
-                continue
-        names = {font.name for font in font_manager.fontManager.ttflist}
-    return next((font for font in HANGUL_FONTS if font in names), None)
-
-
-def use_language(lang: str, stacklevel: int = 4) -> str:
-    """Set a font for a language, until the drawing is `styled`; return the language that can be printed.
-
-    Args:
-        lang: "en" or "ko".
-        stacklevel: whom the warning blames; by default who called the `styled` drawing.
-
-    Returns:
-        `lang`; or "en", with a warning that says what to install, where no font has Hangul.
-
-    Raises:
-        ValueError: another language.
-    """
-    if lang not in LABELS:
-        raise ValueError(f"`lang` must be one of {list(LABELS)}. Received: {lang!r}.")
-    if lang == "ko":
-        if font := hangul_font():
-            mpl.rcParams["font.family"] = [font, "DejaVu Sans"]  # the second for mathematical signs
-        else:
-            lang = "en"
-            warnings.warn(
-                "No font with Hangul is installed, so the labels are English. Install one of: "
-                f"{', '.join(HANGUL_FONTS)} (Debian, Ubuntu, Colab: apt-get install fonts-nanum).",
-                stacklevel=stacklevel,
-            )
-    return lang
 
 
 def _labels(lang: str) -> dict[str, str]:
@@ -498,12 +444,3 @@ def _turn(ax: Axes, x: float, low: float, high: float) -> None:
     """The way from the last box of a column to the first of the next one."""
     ax.plot([x, x + 0.15, x + 0.15], [low, low, high], color=INK, linewidth=1.4)
     draw_arrow(ax, (x + 0.15, high), (x + 0.3, high), mutation_scale=8)
-
-
-DIAGRAMS: dict[str, Callable[..., Figure]] = {
-    "slide_05": fine_tuning,
-    "slide_06": lora,
-    "slide_08": wds_stages,
-    "slide_13": functools.partial(wds_stages, noise=True),
-    "slide_18": layer_stack,
-}

@@ -1,18 +1,19 @@
 """All figures of the slides as files, and one page that lays them out: published beside measured.
 
 The page is one HTML file with relative links to the pictures and nothing else: no script, no font, no style
-sheet from outside, so it can be opened from a disk, offline, or be put on any web server.
+sheet from outside, so it can be opened from a disk, offline, or be put on any web server. Its form is the
+template `page.html.j2` beside this module.
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
 
-import pandas as pd
+import jinja2
 
 from clora_lab.lab.data.registry import DatasetError
 from clora_lab.lab.figures import style
@@ -53,23 +54,16 @@ TEXTS = {
         "none": "그리지 않음",
     },
 }
-STYLE = """
-:root { color-scheme: light; }
-body { margin: 0 auto; max-width: 1400px; padding: 1rem; color: #222; background: #fff;
-  font-family: system-ui, sans-serif; line-height: 1.45; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin: 0 0 .5rem; }
-nav a { display: inline-block; margin: 0 .7rem .3rem 0; }
-section { border-top: 1px solid #bbb; padding: 1rem 0; }
-.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr));
-  gap: 1rem; align-items: start; }
-figure { margin: 0; } figcaption { font-size: .85rem; color: #444; }
-figcaption strong { color: #222; }
-img { width: 100%; height: auto; border: 1px solid #ddd; box-sizing: border-box; }
-.none { border: 1px dashed #888; padding: 1rem; background: #f6f6f6; }
-table { border-collapse: collapse; font-size: .85rem; margin-top: .5rem; }
-th, td { text-align: left; vertical-align: top; padding: .2rem .8rem .2rem 0; border-bottom: 1px solid #ddd; }
-details { margin-top: .7rem; } summary { cursor: pointer; }
-"""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A drawn version as the page shows it: stem of its files, alt text, size in pixels."""
+
+    stem: str
+    alt: str
+    width: int
+    height: int
 
 
 @dataclass
@@ -118,8 +112,8 @@ def save_slide_figures(folder: str | os.PathLike, results: Path | None = None, l
                 shown[version] = drawn
                 continue
             saved.files += style.save(drawn, folder / stem)
-            size = (drawn.get_size_inches() * 160).round().astype(int)
-            shown[version] = (stem, style.alt_text(drawn), tuple(size))
+            width, height = (drawn.get_size_inches() * 160).round().astype(int)
+            shown[version] = Picture(stem, style.alt_text(drawn), width, height)
         sections.append((slide_figure, shown))
     folder.mkdir(parents=True, exist_ok=True)
     page = folder / "index.html"
@@ -141,63 +135,36 @@ def _draw(version):
         return str(error)
 
 
-def page_html(sections: list[tuple[SlideFigure, dict]], lang: str = "en") -> str:
+def page_html(sections: Sequence[tuple[SlideFigure, dict[str, Picture | str]]], lang: str = "en") -> str:
     """The page as text.
 
     Args:
-        sections: for each figure the `SlideFigure`, and for each version (stem, alt text, (width, height) in
-            pixels), or a sentence why it is not there.
+        sections: for each figure the `SlideFigure`, and for each version its `Picture`, or a sentence why it
+            is not there.
         lang: of the page's own words.
 
     Example:
         >>> "<h1>" in page_html([])
         True
     """
-    words, wrong = TEXTS[lang], audit.disagreements()
-    audited = set()
-    links, bodies = [], []
-    for slide_figure, shown in sections:
-        heading = f"{words['slide']} {slide_figure.slide}: {slide_figure.titles[lang]}"
-        links.append(
-            f'<a href="#{slide_figure.stem}">{slide_figure.slide} {escape(slide_figure.titles[lang])}</a>'
+    wrong, audited, shown = audit.disagreements(), set(), []
+    for figure, versions in sections:
+        names = {"published": "published", "measured": "counted" if figure.counted else "measured"}
+        here = wrong[wrong["slide"] == figure.slide] if figure.slide not in audited else wrong[:0]
+        audited.add(figure.slide)  # below the first figure of a slide
+        shown.append(
+            {
+                "stem": figure.stem,
+                "slide": figure.slide,
+                "title": figure.titles[lang],
+                "versions": [(names[version], versions[version]) for version in VERSIONS],
+                "audit": [(kind, _cells(here[here["kind"] == kind])) for kind in audit.KINDS],
+            }
         )
-        names = {"published": "published", "measured": "counted" if slide_figure.counted else "measured"}
-        versions = "\n".join(_version_html(words[names[v]], words["none"], shown[v]) for v in VERSIONS)
-        notes = ""
-        if slide_figure.slide not in audited:
-            here = wrong[wrong["slide"] == slide_figure.slide]
-            notes = "".join(_audit_html(words, kind, here[here["kind"] == kind]) for kind in audit.KINDS)
-            audited.add(slide_figure.slide)
-        bodies.append(
-            f'<section id="{slide_figure.stem}">\n<h2>{escape(heading)}</h2>\n'
-            f'<div class="pair">\n{versions}\n</div>\n{notes}</section>'
-        )
-    return (
-        f'<!DOCTYPE html>\n<html lang="{lang}">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(words['title'])}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
-        f"<h1>{escape(words['title'])}</h1>\n<p>{escape(words['lead'])}</p>\n"
-        f'<nav aria-label="{escape(words["contents"])}">\n' + "\n".join(links) + "\n</nav>\n<main>\n"
-        + "\n".join(bodies) + "\n</main>\n</body>\n</html>\n"
-    )  # fmt: skip
+    loader = jinja2.PackageLoader("clora_lab", "slides")
+    template = jinja2.Environment(loader=loader, autoescape=True).get_template("page.html.j2")
+    return template.render(lang=lang, words=TEXTS[lang], sections=shown) + "\n"
 
 
-def _version_html(name: str, none: str, shown) -> str:
-    name = f"<strong>{escape(name)}</strong>"
-    if isinstance(shown, str):
-        return f'<div class="none"><p>{name}: {escape(none)}</p><p>{escape(shown)}</p></div>'
-    stem, alt, (width, height) = shown
-    picture = f'<img src="{stem}.png" width="{width}" height="{height}" alt="{escape(alt, quote=True)}">'
-    files = f'<a href="{stem}.svg">SVG</a> <a href="{stem}.png">PNG</a>'
-    return f"<figure>\n{picture}\n<figcaption>{name} {files}</figcaption>\n</figure>"
-
-
-def _audit_html(words: dict, kind: str, rows: pd.DataFrame) -> str:
-    if rows.empty:
-        return ""
-    head = "".join(f"<th>{escape(column)}</th>" for column in words["columns"])
-    text = audit.as_text(rows)[["quantity", "printed", "recomputed", "how"]]
-    cells = ("".join(f"<td>{escape(cell)}</td>" for cell in row) for row in text.itertuples(index=False))
-    lines = "\n".join(f"<tr>{row}</tr>" for row in cells)
-    table = f"<table>\n<tr>{head}</tr>\n{lines}\n</table>"
-    return f"<details>\n<summary>{escape(words[kind])} ({len(rows)})</summary>\n{table}\n</details>\n"
+def _cells(rows) -> list[list[str]]:
+    return audit.as_text(rows)[["quantity", "printed", "recomputed", "how"]].to_numpy().tolist()
