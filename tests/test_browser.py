@@ -231,7 +231,7 @@ class Reader:
     def picture(self, widget):
         """The displayed bytes of a widget's picture, as text, and its description."""
         script = """const [widget, done] = arguments, image = widget.querySelector('img');
-            if (!image) return done(null);
+            if (!image || !image.naturalWidth) return done(null);  // not there yet, or not decoded
             fetch(image.src).then(r => r.blob()).then(blob => { const reader = new FileReader();
             const alt = widget.querySelector('.clora-alt').textContent;
             reader.onload = () => done([reader.result, alt, image.naturalWidth]);

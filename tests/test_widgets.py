@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import clora_lab as cl
-from clora_lab import noise, schedules
+from clora_lab import methods, noise, schedules, studies
 from clora_lab.course import widgets
 from clora_lab.course.widgets import frame
 from clora_lab.course.widgets import noise as noise_widget
@@ -18,6 +18,7 @@ from clora_lab.course.widgets import rank as rank_widget
 from clora_lab.lab.data import registry as datasets
 from clora_lab.lab.figures import style
 from clora_lab.lab.nets import mlp
+from clora_lab.lab.study import MEASURED, PROVENANCE
 
 
 def compress(model, rank, **arguments):
@@ -47,21 +48,23 @@ def small_mlp():
 
 def recorded(values, epochs=3):
     """Result rows and epochs as the studies record them, of {(method, rank, seed): test accuracy}."""
+    made = dict.fromkeys(PROVENANCE, "made up") | {"train_size": 100, "test_size": 50}
+    slides = methods.names("slides")
     rows, history = [], []
     for (method, rank, seed), accuracy in values.items():
-        run = {"study": "toy", "dataset": "digits", "model": "toy_mlp", "variant": "slides"}
-        run |= {"method": method, "rank": rank, "seed": seed, "config": f"{method}-{rank}-{seed}"}
+        fields = {"rank": rank} if rank else {}
+        one = studies.get("toy").run(dataset="digits", method=method, seed=seed, **fields)
+        run = {**one, **made, "config": one.config}
         ratio = 100.0 if method == "dense" else rank / 2
         found = [("validation", "trained", "accuracy", accuracy - 0.1)]
         found += [("test", "trained", "accuracy", accuracy), ("test", "trained", "loss", 1 - accuracy)]
-        if method in cl.methods.names("slides"):
+        if method in slides:
             found += [("test", "compressed", "accuracy", accuracy - 0.01)]
         found += [("model", "-", "ratio_percent", ratio), ("model", "-", "seconds", 10.0 + seed)]
-        names = ("split", "view", "metric", "value")
-        rows += [run | dict(zip(names, each, strict=True)) for each in found]
+        rows += [run | dict(zip(MEASURED, each, strict=True)) for each in found]
         for epoch in range(epochs):
             reached = accuracy * epoch / (epochs - 1)
-            other = reached / 2 if method in cl.methods.names("slides") else np.nan
+            other = reached / 2 if method in slides else np.nan
             views = {"val_accuracy": reached, "val_compressed_accuracy": other, "val_loss": 1 - reached}
             views |= {"val_compressed_loss": np.nan, "decay": 1 - epoch / (epochs - 1), "noise": 0.0}
             history.append(run | {"epoch": epoch} | views)
@@ -314,36 +317,45 @@ def test_rank_explorer_needs_a_model_that_can_be_compressed():
 
 
 def test_results_summary_is_mean_and_sd_over_seeds(rows):
-    results, _ = rows
-    study = "toy, scikit-learn digits"
-    frame = widgets.results_summary(results, study).set_index(["method", "rank"])
-    wds = frame.loc[("wds", 8)]  # BA alone was measured 0.01 lower
-    assert wds["mean"] == pytest.approx(0.88) and wds["sd"] == pytest.approx(np.std([0.9, 0.88], ddof=1))
+    table = widgets.results_tables(rows[0])["toy, scikit-learn digits, slides"]
+    frame = widgets.results_summary(table).set_index(["method", "cell"])
+    wds = frame.loc[("wds", "8")]  # BA alone was measured 0.01 lower
+    assert wds["mean"] == pytest.approx(88) and wds["sd"] == pytest.approx(np.std([90, 88], ddof=1))
     assert (wds["n"], wds["ratio_percent"]) == (2, 4.0)
-    assert frame.loc[("dense", 0), "mean"] == pytest.approx(0.94)
-    assert np.isnan(frame.loc[("svd", 8), "sd"])
-    trained = widgets.results_summary(results, study, view="trained", split="validation")
-    assert trained.set_index(["method", "rank"]).loc[("wds", 16), "mean"] == pytest.approx(0.82)
-    seconds = widgets.results_summary(results, study, metric="seconds")
-    assert seconds.set_index(["method", "rank"]).loc[("wds", 8), "mean"] == pytest.approx(10.5)
+    assert frame.loc[("dense", "0"), "mean"] == pytest.approx(94)
+    assert np.isnan(frame.loc[("svd", "8"), "sd"])
+    trained = widgets.results_summary(table, view="trained", split="validation")
+    assert trained.set_index(["method", "cell"]).loc[("wds", "16"), "mean"] == pytest.approx(82)
+    seconds = widgets.results_summary(table, metric="seconds")
+    assert seconds.set_index(["method", "cell"]).loc[("wds", "8"), "mean"] == pytest.approx(10.5)
     for wrong, words in (
         ({"metric": "f1"}, "metric"),
-        ({"variant": "cosine"}, "slides"),
-        ({"split": "training"}, "no rows"),
+        ({"view": "whole"}, "view"),
+        ({"split": "training"}, "'training'"),
+        ({"ratio": "model"}, "ratio_model"),  # was not recorded
     ):
         with pytest.raises(ValueError, match=words):
-            widgets.results_summary(results, study, **wrong)
+            widgets.results_summary(table, **wrong)
+
+
+def test_rows_that_no_mean_should_mix_are_no_table(rows):
+    both = pd.concat([rows[0], rows[0].assign(variant="cosine", config=rows[0]["config"] + "c")])
+    assert [name.rpartition(" ")[2] for name in widgets.results_tables(both)] == ["slides", "cosine"]
+    (table,) = widgets.results_tables(rows[0]).values()
+    mixed = pd.concat([table, table.assign(epochs=99, config=table["config"] + "e")])
+    with pytest.raises(ValueError, match="one setting"):
+        widgets.results_summary(mixed)
 
 
 def test_results_curves_take_the_view_that_was_measured(rows):
-    arguments = {"study": "toy, scikit-learn digits", "variant": "slides", "rank": 8}
-    methods = ["dense", "wds", "svd"]
-    curves = widgets.results_curves(rows[1], methods=methods, **arguments)
-    assert list(curves) == methods
-    assert curves["dense"].iloc[-1] == pytest.approx(0.94)
-    assert curves["wds"].iloc[-1] == pytest.approx(0.89 / 2)
-    trained = widgets.results_curves(rows[1], methods=methods, view="trained", **arguments)
-    assert trained["wds"].iloc[-1] == pytest.approx(0.89)
+    results, history = rows
+    configs = results.loc[results["rank"].isin([0, 8]) & (results["method"] != "noise_bias"), "config"]
+    curves = widgets.results_curves(history, configs)
+    assert list(curves) == ["dense", "wds", "svd"]
+    assert curves["dense"].iloc[-1] == pytest.approx(94)
+    assert curves["wds"].iloc[-1] == pytest.approx(89 / 2)
+    trained = widgets.results_curves(history, configs, view="trained")
+    assert trained["wds"].iloc[-1] == pytest.approx(89)
 
 
 @pytest.mark.parametrize("with_history", [True, False])
@@ -351,13 +363,13 @@ def test_results_explorer_follows_its_controls(rows, with_history):
     explorer = widgets.results_explorer(rows[0], rows[1] if with_history else None)
     assert explorer.message.value == ""
     assert "Only WDS, 8" in explorer.text.value and "± 1.41%" in explorer.text.value
-    assert changed(explorer, rank=8) and "Only WDS, 16" not in explorer.text.value
+    assert changed(explorer, rank="8") and "Only WDS, 16" not in explorer.text.value
     assert changed(explorer, methods=("dense", "wds")) and "SVD" not in explorer.text.value
     assert changed(explorer, split="validation")
     assert changed(explorer, metric="seconds") and changed(explorer, view="trained") is False
     explorer.reset()
     assert_is_refused(explorer, "No rows", methods=())
-    assert_is_refused(explorer, "Choose", "wds 16", methods=("noise_bias",), rank=16)
+    assert_is_refused(explorer, "Choose", "wds 16", methods=("noise_bias",), rank="16")
 
 
 def test_results_explorer_needs_recorded_columns(rows):

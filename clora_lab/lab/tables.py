@@ -74,27 +74,25 @@ def parts(rows: pd.DataFrame, study: Study) -> Iterator[tuple[dict, pd.DataFrame
         yield first.only(*study.apart), rows.loc[rows.index[same].union(part.index)]
 
 
-def final_accuracy(rows: pd.DataFrame, split: str = "") -> pd.DataFrame:
-    """The accuracy that each finished net has in the end: a row a run.
+def final_values(rows: pd.DataFrame, split: str, metric: str = "accuracy") -> pd.DataFrame:
+    """The accuracy that each finished net has in the end, or another metric: a row a run.
 
     A net that was compressed while it trained counts by what is left of it, the view "compressed"; "trained"
     is used where no other was recorded.
 
     Args:
         rows: recorded rows.
-        split: "validation" or "test".
+        split: "validation" or "test"; what was recorded of the net itself ("seconds") belongs to both.
+        metric: "accuracy", "loss" or "seconds".
 
     Raises:
         MissingResults: there is none.
     """
-    if not split:  # for what follows below the line
-        found = rows[(rows["metric"] == "accuracy") & (rows["split"] != "model")]
-        return found.sort_values("view").drop_duplicates(["config", "split"])
-    found = rows[(rows["metric"] == "accuracy") & (rows["split"] == split)]
+    found = rows[(rows["metric"] == metric) & rows["split"].isin((split, "model"))]
     if found.empty:
         raise MissingResults(
-            f"`rows` must hold accuracies of the split {split!r}. Received: none. Choose another split, or "
-            "record some."
+            f"`rows` must hold the metric {metric!r} of the split {split!r}. Received: none. Choose another "
+            "split, or record some."
         )
     return found.sort_values("view", kind="stable").drop_duplicates("config")  # compressed < trained
 
@@ -116,7 +114,7 @@ def by_seed(rows: pd.DataFrame, study: Study, split: str = "test") -> pd.DataFra
         ValueError: what no mean should mix, see `compare`.
     """
     _refuse_mixtures(rows, study)
-    accuracy = final_accuracy(rows, split)
+    accuracy = final_values(rows, split)
     small = accuracy[accuracy["method"] != methods.ORIGINAL].sort_values([*study.cells, "seed"])
     if small.empty:
         raise MissingResults(
@@ -165,7 +163,7 @@ def _refuse_mixtures(rows: pd.DataFrame, study: Study) -> None:
 # --- the comparison -----------------------------------------------------------------------------
 
 
-def compare(rows: pd.DataFrame, study: Study, split: str = "test") -> pd.DataFrame:
+def compare(rows: pd.DataFrame, study: Study, split: str = "test", metric: str = "accuracy") -> pd.DataFrame:
     """What was measured, over seeds, beside what was published: a row a table, cell and method.
 
     Args:
@@ -173,6 +171,7 @@ def compare(rows: pd.DataFrame, study: Study, split: str = "test") -> pd.DataFra
         study: whose they are; it says which rows make a table, what a mean may hold, which shares were
             recorded, and which published table belongs beside.
         split: "test" or "validation".
+        metric: "accuracy"; or "loss" (nats) or "seconds", beside which nothing was published.
 
     Returns:
         Tables one after the other; in each the original net first, then cell by cell the methods in the
@@ -206,7 +205,7 @@ def compare(rows: pd.DataFrame, study: Study, split: str = "test") -> pd.DataFra
     """
     frames, titles, made = [], {}, {}
     for what, part in parts(rows, study):
-        frames.append(_table(part, study, split).assign(**what, split=split))
+        frames.append(_table(part, study, split, metric).assign(**what, split=split))
         titles[tuple(what.values())] = study.describe(part)
         made[tuple(what.values())] = _made(part)
     if not frames:
@@ -223,26 +222,27 @@ def compare(rows: pd.DataFrame, study: Study, split: str = "test") -> pd.DataFra
     return frame
 
 
-def _table(rows: pd.DataFrame, study: Study, split: str) -> pd.DataFrame:
+def _table(rows: pd.DataFrame, study: Study, split: str, metric: str) -> pd.DataFrame:
     """The rows of one table: measured, and published where that is of the same data."""
     _refuse_mixtures(rows, study)
     by = [*study.cells, "method"]
-    accuracy = final_accuracy(rows, split)
-    whole = accuracy[accuracy["method"] == methods.ORIGINAL].set_index("seed")["value"]
-    accuracy = accuracy.assign(
-        value=100 * accuracy["value"],
-        gap=100 * (accuracy["value"] - whole.reindex(accuracy["seed"]).to_numpy()),
+    values, scale = final_values(rows, split, metric), 100 if metric == "accuracy" else 1
+    whole = values[values["method"] == methods.ORIGINAL].set_index("seed")["value"]
+    values = values.assign(
+        value=scale * values["value"],
+        gap=scale * (values["value"] - whole.reindex(values["seed"]).to_numpy()),
     )
-    cells = accuracy.groupby(by)
+    cells = values.groupby(by)
     table = cells["value"].agg(measured="mean", sd="std", n="size").astype({"n": "Int64"})
     table["gap"] = cells["gap"].mean()
     table[["low", "high"]] = [stats.interval(values) for _, values in cells["value"]]
-    for metric in rows.loc[rows["split"] == "model", "metric"].unique():
-        if metric != "seconds":
-            own = rows[rows["metric"] == metric].groupby(by)["value"].mean()
-            table[metric.removesuffix("_percent")] = own
+    for cost in rows.loc[rows["split"] == "model", "metric"].unique():
+        if cost != "seconds":
+            own = rows[rows["metric"] == cost].groupby(by)["value"].mean()
+            table[cost.removesuffix("_percent")] = own
     compressed = rows[rows["method"] != methods.ORIGINAL].iloc[0]
-    beside = next((each for each in study.published if each.compares(compressed)), None)
+    printed = study.published if metric == "accuracy" else ()
+    beside = next((each for each in printed if each.compares(compressed)), None)
     table = _beside(beside, study.cells).join(table, how="outer")
     table = table.assign(difference=table["measured"] - table["published"], note="")
     if beside is not None and beside.split and beside.split != split:
@@ -527,6 +527,12 @@ def styled(frame: pd.DataFrame) -> Styler:
 
 
 # --- the first edition's, until their callers have moved ----------------------------------------
+
+
+def final_accuracy(rows: pd.DataFrame) -> pd.DataFrame:
+    """The accuracy that each finished net has in the end, of every split: a row a run and split."""
+    found = rows[(rows["metric"] == "accuracy") & (rows["split"] != "model")]
+    return found.sort_values("view").drop_duplicates(["config", "split"])
 
 
 def over_seeds(results: pd.DataFrame, by: list[str], split: str) -> pd.DataFrame:

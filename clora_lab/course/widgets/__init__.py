@@ -25,7 +25,13 @@ EXPORTS = {
     "schedule": ("schedule_explorer", "schedule_explorer_static", "schedule_table"),
     "noise": ("noise_explorer", "noise_explorer_static", "noise_moments", "noise_parts", "noise_table"),
     "rank": ("layer_facts", "rank_explorer", "rank_explorer_static", "rank_ratios", "rank_table"),
-    "results": ("results_curves", "results_explorer", "results_explorer_static", "results_summary"),
+    "results": (
+        "results_curves",
+        "results_explorer",
+        "results_explorer_static",
+        "results_summary",
+        "results_tables",
+    ),  # fmt: skip
     "live": ("LiveTraining", "live_training", "live_training_static"),
     "review": ("EXAMPLES", "review_explorer", "review_explorer_static", "tokens"),
     "surface": ("surface_explorer", "surface_explorer_static"),

@@ -148,7 +148,7 @@ def empty_figure(height: float) -> style.LabFigure:
     return fig
 
 
-def still_figure(view: View, height: float, **settings) -> Figure:
+def still_figure(view: View, height: float, /, **settings) -> Figure:
     """The picture of a view as a figure of its own."""
     fig = empty_figure(height)
     with mpl.rc_context(STYLE):
