@@ -17,8 +17,10 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from clora_lab import studies  # noqa: E402
 from clora_lab.course import widgets  # noqa: E402
 from clora_lab.lab.nets import mlp  # noqa: E402
+from clora_lab.lab.study import PROVENANCE  # noqa: E402
 
 REPEATS = 3
 
@@ -27,28 +29,25 @@ def recorded(seeds: int = 3) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Rows and epochs with the layout of the recorded ones, of made-up values: only the time counts."""
     rng = np.random.default_rng(0)
     rows, epochs = [], []
-    nets = [("dense", 0, 100.0)]
-    for method in ("wds", "bias", "noise", "noise_bias", "svd", "svd_finetune", "scratch"):
-        nets += [(method, rank, 0.6 * rank) for rank in (16, 32, 64)]
-    for method, rank, ratio in nets:
-        for seed in range(seeds):
-            run = {"study": "toy", "dataset": "digits", "variant": "slides", "method": method}
-            run |= {"rank": rank, "seed": seed, "config": f"{method}{rank}{seed}"}
-            for split, view, metric in (
-                ("validation", "trained", "accuracy"),
-                ("test", "trained", "accuracy"),
-                ("test", "trained", "loss"),
-                ("model", "-", "seconds"),
-                ("model", "-", "ratio_percent"),
-                ("model", "-", "ratio_model_percent"),
-            ):
-                value = ratio if "ratio" in metric else rng.uniform(0.8, 0.9)
-                rows.append(run | {"split": split, "view": view, "metric": metric, "value": value})
-            for epoch in range(31):
-                accuracy, loss = rng.uniform(0.5, 0.9, 2)
-                values = {"val_accuracy": accuracy, "val_loss": loss}
-                values |= {"val_compressed_accuracy": accuracy, "val_compressed_loss": loss}
-                epochs.append(run | {"epoch": epoch, **values})
+    made = dict.fromkeys(PROVENANCE, "made up") | {"train_size": 1, "test_size": 1}
+    for one in studies.get("toy").grid(dataset="digits", seed=range(seeds)):
+        run = {**one, **made, "config": one.config}
+        share = 100.0 if one.is_original else 0.6 * one.rank
+        for split, view, metric in (
+            ("validation", "trained", "accuracy"),
+            ("test", "trained", "accuracy"),
+            ("test", "trained", "loss"),
+            ("model", "-", "seconds"),
+            ("model", "-", "ratio_percent"),
+            ("model", "-", "ratio_model_percent"),
+        ):
+            value = share if "ratio" in metric else rng.uniform(0.8, 0.9)
+            rows.append(run | {"split": split, "view": view, "metric": metric, "value": value})
+        for epoch in range(31):
+            accuracy, loss = rng.uniform(0.5, 0.9, 2)
+            values = {"val_accuracy": accuracy, "val_loss": loss}
+            values |= {"val_compressed_accuracy": accuracy, "val_compressed_loss": loss}
+            epochs.append(run | {"epoch": epoch, **values})
     return pd.DataFrame(rows), pd.DataFrame(epochs)
 
 

@@ -119,6 +119,9 @@ def _view_of(parts: dict[str, pd.DataFrame], history: pd.DataFrame | None) -> Vi
     """The view of some tables; what it computes of one it keeps, since only the picture must be quick."""
 
     summary_of = functools.cache(lambda table, *settings: results_summary(parts[table], *settings))
+    curves_of = functools.cache(
+        lambda table, cell, *settings: results_curves(history, _configs(parts[table], cell), *settings)
+    )
 
     def view(
         fig, table, methods, rank=ALL_RANKS, split="test", metric="accuracy", view="compressed",
@@ -133,8 +136,8 @@ def _view_of(parts: dict[str, pd.DataFrame], history: pd.DataFrame | None) -> Vi
         axes[0].set(ylabel=METRICS[metric], xlabel="Parameters left (%), log scale")
         if history is not None:
             cell = rank if rank != ALL_RANKS else next(iter(nets["cell"]), "")
-            axes[1].set_ylabel(METRICS[metric])
-            _draw_curves(axes[1], history, parts[table], set(points["method"]), cell, metric, view)
+            curves = None if metric == "seconds" else curves_of(table, cell, metric, view)
+            _draw_curves(axes[1], curves, points["method"], cell, METRICS[metric])
         draw_legend(fig, axes, ncols=3)
         what, _, recipe = table.rpartition(", ")
         title = f"{METRICS[metric].partition(' (')[0]} against parameters left: {what}"
@@ -165,23 +168,29 @@ def _chosen(summary: pd.DataFrame, methods, rank: str) -> pd.DataFrame:
 
 def _draw_points(ax, points: pd.DataFrame, nets: pd.DataFrame, metric: str) -> None:
     top = (points["mean"] + points["sd"].fillna(0.0)).max()
-    ends = (0.0, 1.08 * top) if metric == "seconds" else None  # no training takes no time: it is no outlier
+    ends = (
+        (-0.05 * top, 1.08 * top) if metric == "seconds" else None
+    )  # no training takes no time: it is no outlier
     marks.draw_points(ax, points, "ratio_percent", ends=ends)
     if len(nets):
         marks.rank_axis(ax, nets["ratio_percent"], nets["cell"])
 
 
-def _draw_curves(ax, history, rows, methods: set, cell: str, metric: str, view: str) -> None:
-    if metric == "seconds":
+def _configs(rows: pd.DataFrame, cell: str) -> pd.Series:
+    """The names of the runs of a cell of a table, and of its original nets."""
+    runs = rows.drop_duplicates("config")
+    own = tables.cell_names(runs, studies.get(rows["study"].iloc[0]).cells) == cell
+    return runs.loc[own | (runs["method"] == registry.ORIGINAL), "config"]
+
+
+def _draw_curves(ax, curves: pd.DataFrame | None, methods: Iterable[str], cell: str, ylabel: str) -> None:
+    if curves is None:
         ax.set_axis_off()
         ax.text(0.5, 0.5, "There are no curves\nof this metric.", ha="center", color=FAINT)
         return
-    cells = tables.cell_names(rows, studies.get(rows["study"].iloc[0]).cells)
-    wanted = rows["method"].isin(methods) & ((rows["method"] == registry.ORIGINAL) | (cells == cell))
-    curves = results_curves(history, rows.loc[wanted, "config"], metric, view)
-    for method in curves:
+    for method in curves.columns.intersection(pd.unique(methods), sort=False):
         marks.draw_curve(ax, curves[method].dropna(), registry.label(method), style.of_method(method))
-    ax.set_xlabel(f"Epoch (validation, rank {cell})")
+    ax.set(xlabel=f"Epoch (validation, rank {cell})", ylabel=ylabel)
     ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
 
 
