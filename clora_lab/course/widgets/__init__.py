@@ -6,7 +6,7 @@
 | `noise_explorer` | `noise_parts`, `noise_table`, `noise_moments` | `noise_explorer_static` | `noise` |
 | `rank_explorer` | `layer_facts`, `rank_table`, `rank_ratios` | `rank_explorer_static` | `rank` |
 | `results_explorer` | `results_summary`, `results_curves` | `results_explorer_static` | `results` |
-| `live_training` | `LiveTraining.history` | `live_training_static` | `live` |
+| `live_training` | `LiveTraining.history` | `live_training_static` | `live`, `live_picture` |
 | `review_explorer` | `tokens` | `review_explorer_static` | `review` |
 | `surface_explorer` | `studies.future.surface` | `surface_explorer_static` | `surface` |
 
@@ -22,21 +22,16 @@ from __future__ import annotations
 import importlib
 
 EXPORTS = {
-    "schedule": ("schedule_explorer", "schedule_explorer_static", "schedule_table"),
-    "noise": ("noise_explorer", "noise_explorer_static", "noise_moments", "noise_parts", "noise_table"),
-    "rank": ("layer_facts", "rank_explorer", "rank_explorer_static", "rank_ratios", "rank_table"),
-    "results": (
-        "results_curves",
-        "results_explorer",
-        "results_explorer_static",
-        "results_summary",
-        "results_tables",
-    ),  # fmt: skip
-    "live": ("LiveTraining", "live_training", "live_training_static"),
-    "review": ("EXAMPLES", "review_explorer", "review_explorer_static", "tokens"),
-    "surface": ("surface_explorer", "surface_explorer_static"),
+    "schedule": "schedule_explorer schedule_explorer_static schedule_table",
+    "noise": "noise_explorer noise_explorer_static noise_moments noise_parts noise_table",
+    "rank": "layer_facts rank_explorer rank_explorer_static rank_ratios rank_table",
+    "results": "results_curves results_explorer results_explorer_static results_summary results_tables",
+    "live": "LiveTraining live_training",
+    "live_picture": "live_training_static",
+    "review": "EXAMPLES review_explorer review_explorer_static tokens",
+    "surface": "surface_explorer surface_explorer_static",
 }
-_HOMES = {name: home for home, exported in EXPORTS.items() for name in exported}
+_HOMES = {name: home for home, names in EXPORTS.items() for name in names.split()}
 
 
 def __getattr__(name):
