@@ -5,6 +5,8 @@ only what is promised, so they hold for any code behind it.
 """
 
 import csv
+import importlib
+import inspect
 import json
 from pathlib import Path
 
@@ -33,6 +35,31 @@ def name_of(experiment, fields):
 
     homes = {"toy": experiments, "vgg16": vgg16, "bert": bert}
     return homes[experiment].Experiment(**fields).config
+
+
+def drawings(results):
+    """Stem of a file -> a function that draws it, or the sentence why there is none; from recorded rows."""
+    from clora_lab.studies import gallery
+    from clora_lab.studies.results import ResultsStore
+    from clora_lab.studies.slide_figures import slide_figures
+
+    toy = ResultsStore(results, "toy")
+    found = dict(gallery.toy_figures(toy.read(), toy.read_history(), "fashion_mnist"))
+    for figure in slide_figures(results, "en"):
+        found |= {f"{figure.stem}_published": figure.published, f"{figure.stem}_measured": figure.measured}
+    return found
+
+
+def alt_text(figure):
+    from clora_lab.studies import figures
+
+    return figures.alt_text(figure)
+
+
+def audit_table():
+    from clora_lab.studies import audit
+
+    return audit.audit()
 
 
 # --- recorded runs -------------------------------------------------------------------------------------
@@ -137,3 +164,85 @@ def test_old_files_give_what_they_gave_and_train_on(file):
     assert sorted(found) == sorted(name for name in OLD["numbers"] if name.split(",")[0] == file)
     for name, values in found.items():
         assert_close(values, OLD["numbers"][name], name)
+
+
+# --- public names --------------------------------------------------------------------------------------
+
+PUBLIC = fixture("public.json")
+
+
+def parameters(function):
+    """The parameters as they are written, without types; the default of `factorization` is left out."""
+    found = []
+    for parameter in inspect.signature(function).parameters.values():
+        changes = {"default": parameter.empty} if parameter.name == "factorization" else {}
+        keyword = "keyword only: " if parameter.kind is parameter.KEYWORD_ONLY else ""
+        found.append(f"{keyword}{parameter.replace(annotation=parameter.empty, **changes)}")
+    return found
+
+
+def test_public_names_stay():
+    assert [name for name in PUBLIC["all"] if name not in cl.__all__ or not hasattr(cl, name)] == []
+    for module, names in PUBLIC["modules"].items():
+        found = importlib.import_module(f"clora_lab.{module}")
+        assert [name for name in names if not hasattr(found, name)] == [], module
+
+
+@pytest.mark.parametrize("name", PUBLIC["parameters"])
+def test_signatures_stay_and_may_grow(name):
+    now, wanted = parameters(getattr(cl, name)), PUBLIC["parameters"][name]
+    assert [parameter for parameter in now if parameter in wanted] == wanted
+    added = [parameter for parameter in now if parameter not in wanted]
+    assert [parameter for parameter in added if "=" not in parameter and "*" not in parameter] == []
+
+
+def test_ways_to_count_stay():
+    assert set(PUBLIC["conventions"]) <= {*cl.CONVENTIONS, *cl.ENCODER_CONVENTIONS}
+
+
+# --- texts ---------------------------------------------------------------------------------------------
+
+# Those of a net that would have to be trained first.
+TRAINED = ("slide_14_noise", "slide_14_noise_measured")
+
+
+def alt_texts(results):
+    """Stem -> alt text, or the sentence why there is no figure."""
+    found = {}
+    for stem, draw in drawings(results).items():
+        if stem not in TRAINED:
+            found[stem] = draw if isinstance(draw, str) else alt_text(draw())
+    return found
+
+
+def old_rows(folder):
+    """The recorded results as they were: files with the rows of the runs in runs.json alone."""
+    for study, runs in RUNS["runs"].items():
+        for name in (f"{study}.csv", f"{study}_history.csv"):
+            with (RESULTS / name).open(encoding="utf-8", newline="") as file:
+                header, *rows = csv.reader(file)
+            config = header.index("config")
+            with (folder / name).open("w", encoding="utf-8", newline="") as file:
+                kept = (row for row in rows if row[config] in runs)
+                csv.writer(file, lineterminator="\n").writerows([header, *kept])
+    return folder
+
+
+@pytest.mark.slow
+def test_figures_say_what_they_said(tmp_path):
+    known = fixture("alt_texts.json")
+    found = alt_texts(old_rows(tmp_path))
+    assert {stem: found.get(stem) for stem in known} == known
+
+
+def test_the_audit_finds_what_it_found():
+    with (FIXTURES / "audit.csv").open(encoding="utf-8", newline="") as file:
+        known = list(csv.DictReader(file))
+    table = audit_table()
+    assert len(table) == len(known) and list(table) == list(known[0])
+    for found, row in zip(table.to_dict("records"), known, strict=True):
+        for column, value in found.items():
+            if isinstance(value, float):
+                assert value == pytest.approx(float(row[column]), rel=1e-9, abs=1e-9), (row, column)
+            else:
+                assert str(value) == row[column], (row, column)

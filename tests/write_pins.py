@@ -1,11 +1,14 @@
-"""Writes the fixtures that are numbers of this backend: ``python tests/write_pins.py {files,numbers}``.
+"""Writes the fixtures: ``python tests/write_pins.py {files,numbers,names,texts}``.
 
 What the fixtures hold was made by the first edition, and is there to be compared with: write again only
 what is meant to change, and say so. A backend is added where its numbers differ from TensorFlow's.
 """
 
+import inspect
 import json
 import sys
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pinned
@@ -20,15 +23,16 @@ CLOSE = 1e-5
 
 def write(name, value):
     """A JSON file with a line for each entry of the two upper levels, sorted."""
-    lines = []
-    for key, entry in sorted(value.items()):
-        inner = ",\n".join(f"  {json.dumps(k)}: {_line(v)}" for k, v in sorted(entry.items()))
-        lines.append(f" {json.dumps(key)}: {{\n{inner}\n }}")
-    (FIXTURES / name).write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+    (FIXTURES / name).write_text(f"{_lines(value, 2)}\n", encoding="utf-8")
 
 
-def _line(value):
-    return json.dumps(value, sort_keys=True, ensure_ascii=False)
+def _lines(value, levels, indent=""):
+    if not levels or not isinstance(value, dict):
+        return json.dumps(value, sort_keys=True, ensure_ascii=False)
+    inner = (
+        f"{indent} {json.dumps(k)}: {_lines(v, levels - 1, indent + ' ')}" for k, v in sorted(value.items())
+    )
+    return "{\n" + ",\n".join(inner) + f"\n{indent}}}"
 
 
 def add(numbers, name, values):
@@ -65,5 +69,42 @@ def numbers():
     write(path.name, known)
 
 
+MODULES = {
+    "accounting": ["CONVENTIONS", "ENCODER_CONVENTIONS", "ratio", "report"],
+    "callbacks": ["DecayCallback"],
+    "layers": ["CLoRA", "DecayNotMovingWarning", "METHODS"],
+    "noise": [
+        "JITTER", "NoiseLaw", "kernel_noise", "moments", "output_noise", "prefers_output", "quantiles_of",
+    ],
+    "schedules": [
+        "ConstantDecay", "CosineDecay", "ExponentialDecay", "LinearDecay", "NoiseGate", "PolynomialDecay",
+        "SCHEDULES", "Schedule", "StepDecay", "from_dict", "get",
+    ],
+    "surgery": ["VIEWS", "clora_layers", "compress", "finalize", "view"],
+}  # fmt: skip
+
+
+def names():
+    """Public names and signatures."""
+    functions = {name: value for name in cl.__all__ if callable(value := getattr(cl, name))}
+    functions = {name: value for name, value in functions.items() if not name.endswith("Warning")}
+    public = {
+        "all": cl.__all__,
+        "conventions": [*cl.CONVENTIONS, *cl.ENCODER_CONVENTIONS],
+        "modules": MODULES,
+        "parameters": {name: test_pins.parameters(value) for name, value in functions.items()},
+        # For a reader: with types, and all defaults.
+        "signatures": {name: str(inspect.signature(value)) for name, value in functions.items()},
+    }
+    write("public.json", public)
+
+
+def texts():
+    """Alt texts of the figures, and the audit."""
+    with tempfile.TemporaryDirectory() as folder:
+        write("alt_texts.json", test_pins.alt_texts(test_pins.old_rows(Path(folder))))
+    test_pins.audit_table().to_csv(FIXTURES / "audit.csv", index=False, lineterminator="\n")
+
+
 if __name__ == "__main__":
-    {"files": files, "numbers": numbers}[sys.argv[1]]()
+    {"files": files, "numbers": numbers, "names": names, "texts": texts}[sys.argv[1]]()
