@@ -164,7 +164,7 @@ def old_files():
         "wrapped_loralib_noise_bias.keras": half_way(
             images(), ["conv"], "noise_bias", init="svd", factorization="loralib", noise_law=law
         ),
-        "recipe_wrapped": half_way(attention(), ["attention/*"], "noise_bias", **pair),
+        "recipe_wrapped": half_way(attention(), ["attention/*"], "noise_bias", noise_gate="never", **pair),
     }
     found["recipe"] = cl.finalize(found["recipe_wrapped"], force=True)
     found["finalized_keep_factors.keras"] = cl.finalize(

@@ -130,10 +130,11 @@ def test_finalized_nets_give_what_they_gave(case):
             assert_close(pinned.outputs(pinned.trained(name)), OUTPUTS[case][name], name)
 
 
-# On PyTorch Keras keeps sub-layers where the surgery of the first edition did not look for them.
-LOADABLE = [file for file in OLD["files"] if nets.BACKEND != "torch" or not file.startswith("recipe")]
+# Faults of the first edition: on PyTorch its surgery does not find the sub-layers of attention, which are no
+# plain attributes there, and on JAX load_recipe() makes all of a wrapped layer trainable, W included.
+FAULTS = {"torch": ["recipe", "recipe_wrapped"], "jax": ["recipe_wrapped"]}.get(nets.BACKEND, [])
 FILES = [
-    pytest.param(file, marks=[] if file in LOADABLE else pytest.mark.xfail(reason="attention on PyTorch"))
+    pytest.param(file, marks=[pytest.mark.xfail(reason="see FAULTS")] if file in FAULTS else [])
     for file in OLD["files"]
 ]
 
@@ -144,9 +145,9 @@ def load(file):
     return cl.load_recipe(path) if path.is_dir() else keras.saving.load_model(path)
 
 
-def numbers_of_old_files(files=tuple(LOADABLE)):
+def numbers_of_old_files(files=None):
     """(name, numbers) of what the files give as they are, and of what those in mid-training go on to."""
-    for file in files:
+    for file in files or [file for file in OLD["files"] if file not in FAULTS]:
         model = load(file)
         yield file, pinned.outputs(model)
         if cl.clora_layers(model):
