@@ -72,7 +72,7 @@ def numbers():
 MODULES = {
     "accounting": ["CONVENTIONS", "ENCODER_CONVENTIONS", "ratio", "report"],
     "callbacks": ["DecayCallback"],
-    "layers": ["CLoRA", "DecayNotMovingWarning", "METHODS"],
+    "layers": ["CLoRA", "DecayNotMovingWarning"],
     "noise": [
         "JITTER", "NoiseLaw", "kernel_noise", "moments", "output_noise", "prefers_output", "quantiles_of",
     ],
