@@ -31,17 +31,17 @@ def fixture(name):
 
 def name_of(experiment, fields):
     """The name in the results of the run with these fields: `config`."""
-    from clora_lab.studies import bert, experiments, vgg16
+    from clora_lab import studies
 
-    homes = {"toy": experiments, "vgg16": vgg16, "bert": bert}
-    return homes[experiment].Experiment(**fields).config
+    study = fields.get("study", experiment)
+    return studies.get(study if study in studies.HOMES else experiment).run(**fields).config
 
 
 def drawings(results):
     """Stem of a file -> a function that draws it, or the sentence why there is none; from recorded rows."""
-    from clora_lab.studies import gallery
-    from clora_lab.studies.results import ResultsStore
-    from clora_lab.studies.slide_figures import slide_figures
+    from clora_lab.lab.results import ResultsStore
+    from clora_lab.slides import gallery
+    from clora_lab.slides.figures import slide_figures
 
     toy = ResultsStore(results, "toy")
     found = dict(gallery.toy_figures(toy.read(), toy.read_history(), "fashion_mnist"))
@@ -51,13 +51,13 @@ def drawings(results):
 
 
 def alt_text(figure):
-    from clora_lab.studies import figures
+    from clora_lab.lab.figures import style
 
-    return figures.alt_text(figure)
+    return style.alt_text(figure)
 
 
 def audit_table():
-    from clora_lab.studies import audit
+    from clora_lab.slides import audit
 
     return audit.audit()
 
