@@ -565,16 +565,9 @@ def audit_slides(
         python -m clora_lab audit --kind arithmetic --all
     """
     with _errors():
-        from clora_lab import _checks
-        from clora_lab.lab import tables
         from clora_lab.slides import audit
 
-        _checks.one_of("kind", kind, (*audit.KINDS, "both"))
-        table = audit.audit()
-        for each in audit.KINDS if kind == "both" else (kind,):
-            rows = table[table["kind"] == each]
-            title = f"{each.capitalize()}: {(~rows['agrees']).sum()} of {len(rows)} figures do not agree"
-            tables.show(audit.as_text(rows if everything else rows[~rows["agrees"]]), title)
+        typer.echo(audit.report(kind, everything))
 
 
 @app.command("data")

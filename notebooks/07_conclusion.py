@@ -65,7 +65,7 @@ import scipy.stats
 from clora_lab.course import words
 from clora_lab.lab import names, paths, results, runner, stats
 from clora_lab.lab.figures import marks
-from clora_lab.slides import audit, conclusion, conclusion_figures, figures, published
+from clora_lab.slides import audit, conclusion, conclusion_figures, figures, published, recompute
 from clora_lab.studies import experiments
 
 pd.set_option("display.max_colwidth", 200)
@@ -132,9 +132,11 @@ shown.astype(object).where(shown.notna(), "")
 # What is the ± of slide 23? It is none of the spreads that its own tables allow, the same one throughout: neither the mean of the tables' ±, nor a standard deviation over the ranks, nor a standard error.
 
 # %% tags=["nbval-check-output"]
-spreads = audit.conclusion_spreads()
+spreads = recompute.conclusion_spreads()
 found = spreads.loc[spreads["matches"] != "", ["model", "method", "matches"]]
-print(f"{len(found)} of {len(spreads)} printed ± agree with any of {len(audit.SPREADS)} ways to compute one:")
+print(
+    f"{len(found)} of {len(spreads)} printed ± agree with any of {len(recompute.SPREADS)} ways to compute one:"
+)
 print(found.to_string(index=False))
 
 # %% [markdown]

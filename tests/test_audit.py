@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from clora_lab.lab import names
-from clora_lab.slides import audit, published, shapes
+from clora_lab.slides import audit, printed, published, recompute, shapes
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_the_table_is_tidy(table):
 
 
 def test_every_printed_ratio_and_mean_is_audited(table):
-    for study, slide in audit.TABLES.items():
+    for study, slide in printed.TABLES.items():
         ratios = published.load(study).query("method != 'original'")["ratio_percent"]
         audited = table[(table["slide"] == slide) & (table["quantity"].str.contains("ratio at"))]
         assert set(audited["printed"]) == set(ratios)
@@ -124,7 +124,7 @@ def test_disagreements_are_a_part_of_the_audit(table):
 
 
 def test_the_spread_of_slide_23_follows_no_one_rule():
-    spreads = audit.conclusion_spreads().set_index(["model", "method"])
+    spreads = recompute.conclusion_spreads().set_index(["model", "method"])
     wds = spreads.loc[("bert_tiny", "wds")]
     cells = np.array([80.00, 81.26, 81.91])
     assert wds["sd"] == pytest.approx(cells.std(ddof=1))
@@ -138,7 +138,7 @@ def test_the_spread_of_slide_23_follows_no_one_rule():
 
 @pytest.mark.parametrize("change", ["unknown", "missing"])
 def test_a_claim_without_recomputation_is_refused(monkeypatch, change):
-    read = audit.as_printed
+    read = printed.as_printed
 
     def raw(name):
         frame = read(name)
@@ -146,7 +146,7 @@ def test_a_claim_without_recomputation_is_refused(monkeypatch, change):
             frame = frame.iloc[1:] if change == "missing" else frame.replace("quoted change", "a claim")
         return frame
 
-    monkeypatch.setattr(audit, "as_printed", raw)
+    monkeypatch.setattr(recompute, "as_printed", raw)
     message = {"unknown": "claims that the audit knows.*a claim", "missing": "Missing.*'images'"}[change]
     with pytest.raises(ValueError, match=message):
         audit.audit()
@@ -167,10 +167,24 @@ def test_text_has_one_digit_more_than_the_print(table):
     assert (lead["printed"], lead["recomputed"]) == ("0.08 points", "−0.083 points")
 
 
-@pytest.mark.parametrize("module", [audit, names, shapes])
+@pytest.mark.parametrize("module", [audit, names, printed, recompute, shapes])
 def test_the_examples_run(module):
     results = doctest.testmod(module)
     assert results.attempted and not results.failed
+
+
+def test_the_report_groups_what_shares_a_reason(table):
+    text = audit.report()
+    assert len(text.splitlines()) < 140  # two pages
+    wrong = table[~table["agrees"]]
+    assert text.count("→") == len(wrong) + len(audit.KINDS)
+    joined = " ".join(text.split())
+    assert joined.count("Only WDS and Scheduled noise keep none") <= wrong["slide"].nunique()
+    assert "ranks 16 and 16: 6.90 → 6.869; ranks 16 and 32: 7.68 → 7.648" in joined
+    everything = audit.report(everything=True)
+    assert everything.count("→") == len(table) + len(audit.KINDS)
+    assert everything.count(" =") == table["agrees"].sum()
+    assert max(map(len, everything.splitlines())) <= audit.WIDTH
 
 
 def command(*arguments):
@@ -188,7 +202,8 @@ def test_the_command_prints_it_without_a_deep_learning_framework(table):
     assert result.returncode == 0, result.stderr[-2000:]
     wrong = len(audit.disagreements("arithmetic"))
     assert f"{wrong} of {(table['kind'] == 'arithmetic').sum()} figures do not agree" in result.stdout
-    assert "81.12 %" in result.stdout and "80.790 %" in result.stdout
+    assert "81.12 → 80.790 %" in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= audit.WIDTH
     assert "Convention" not in result.stdout and "−10.92" not in result.stdout
     assert "keras" not in result.stderr and "tensorflow" not in result.stderr
 

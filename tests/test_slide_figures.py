@@ -20,7 +20,7 @@ from clora_lab.lab.figures import marks, style
 from clora_lab.lab.frames import MissingResults
 from clora_lab.lab.names import METHODS
 from clora_lab.lab.results import FLOATS, INTEGERS, ResultsStore, columns
-from clora_lab.slides import audit, figures, page, plots, published
+from clora_lab.slides import figures, page, plots, printed, published
 from clora_lab.slides.figures import SlideFigure
 
 
@@ -50,7 +50,7 @@ def write_vgg16(folder, seeds=(0, 1, 2), ranks=((16, 16), (32, 32)), **settings)
         for conv, dense in ranks:
             for shift, method in enumerate((*METHODS, "svd_finetune", "scratch")):
                 value = 0.55 + 0.01 * shift + conv / 2000 + rng.normal(0, 0.004)
-                ratio = {"ratio_percent": audit.table_ratio("vgg16", conv, dense)}
+                ratio = {"ratio_percent": printed.table_ratio("vgg16", conv, dense)}
                 ratio["ratio_model_percent"] = ratio["ratio_percent"] + 0.03
                 pair = {"method": method, "rank": conv, "dense_rank": dense, "seed": seed}
                 pair |= {"factorization": "loralib"}
@@ -136,16 +136,16 @@ def test_nothing_recorded_is_nothing_drawn(tmp_path):
 # --- published --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("study", audit.TABLES)
+@pytest.mark.parametrize("study", printed.TABLES)
 def test_published_tables_have_every_digit_and_the_slides_bold(study):
     fig = figures.published_table(study, "A table")
-    printed = audit.as_printed(study)
+    table = printed.as_printed(study)
     seen = cells(fig)
-    for row in printed.itertuples():
+    for row in table.itertuples():
         spread = getattr(row, "accuracy_sd", "")
         assert row.accuracy_percent + (f" ± {spread}" if spread else "") in seen
         assert row.ratio_percent in seen
-    marked = audit.as_printed("marked").query("study == @study and mark == 'bold'")
+    marked = printed.as_printed("marked").query("study == @study and mark == 'bold'")
     assert len([text for text in bold(fig) if re.match(r"\d", text)]) == len(marked)
     if study == "vgg16":
         assert "76.96 ± 0.91" in bold(fig) and "6.90" in seen and "76.49 ± 0.53" not in bold(fig)

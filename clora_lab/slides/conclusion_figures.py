@@ -15,7 +15,7 @@ from clora_lab.lab.figures import marks, style
 from clora_lab.lab.figures.style import FAINT, new_figure, set_title, shared_legend, styled
 from clora_lab.lab.frames import MissingResults, require
 from clora_lab.lab.names import METHODS, method_label
-from clora_lab.slides import audit
+from clora_lab.slides import printed
 
 COLUMNS = {"ratio_percent": "as the slides count", "ratio_model_percent": "of the whole model"}
 TICKS = (2, 5, 10, 20, 50, 100)
@@ -49,7 +49,7 @@ def conclusion_table(table: pd.DataFrame) -> Figure:
         if own["published"].notna().any():
             lines.append({"cells": ["slide 23", *_texts(own, "published", "{:.2f}", "published_sd")]})
         if own["published_same"].notna().any():
-            name = f"slide {audit.TABLES[slides]}, same cells"
+            name = f"slide {printed.TABLES[slides]}, same cells"
             lines.append({"cells": [name, *_texts(own, "published_same", "{:.2f}")]})
             lines.append({"cells": ["   from their original", *_texts(own, "published_gap", "{:+.2f}")]})
         measured = {"cells": ["measured", *_texts(own, "mean", "{:.2f}")]}

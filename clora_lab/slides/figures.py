@@ -27,7 +27,7 @@ from clora_lab.lab.nets import registry as nets
 from clora_lab.lab.paths import data_dir
 from clora_lab.lab.results import ResultsStore
 from clora_lab.schedules import LinearDecay
-from clora_lab.slides import audit, drawings, plots, published, shapes
+from clora_lab.slides import audit, drawings, plots, printed, published, recompute, shapes
 
 Version = Callable[[], Figure] | str
 LANGUAGES = ("en", "ko")
@@ -96,7 +96,7 @@ def slide_figures(results: Path | None = None, lang: str = "en") -> list[SlideFi
     def entry(slide, name, english, korean, *versions, **options):
         return SlideFigure(slide, name, {"en": english, "ko": korean}, *versions, **options)
 
-    def printed(study, english, korean):
+    def as_table(study, english, korean):
         title = {"en": f"{english}, as published", "ko": f"{korean} (발표 자료)"}[lang]
         return functools.partial(published_table, study, title, lang)
 
@@ -123,7 +123,7 @@ def slide_figures(results: Path | None = None, lang: str = "en") -> list[SlideFi
         entry(15, "variants", "Noise until the end, or scheduled", "끝까지 노이즈와 예정된 노이즈",
               functools.partial(_three_variants, lang), toy("slide_15_variants")),
         entry(16, "table", "Toy project: four methods at three ranks", "토이 프로젝트: 네 방법과 세 랭크",
-              printed("toy", "Toy project, Fashion-MNIST", "토이 프로젝트, Fashion-MNIST"),
+              as_table("toy", "Toy project, Fashion-MNIST", "토이 프로젝트, Fashion-MNIST"),
               toy("slide_16_table")),
         entry(16, "ratio", "Accuracy against parameters left", "남은 파라미터와 정확도",
               lambda: plots.published_accuracies(
@@ -135,13 +135,13 @@ def slide_figures(results: Path | None = None, lang: str = "en") -> list[SlideFi
               lambda: layer_stack({"en": "VGG16 on CIFAR-10", "ko": "VGG16, CIFAR-10"}[lang]),
               plots.layer_parameters, counted=True),
         entry(19, "vgg16", "VGG16 on CIFAR-10", "VGG16, CIFAR-10",
-              printed("vgg16", "VGG16, CIFAR-10", "VGG16, CIFAR-10"),
+              as_table("vgg16", "VGG16, CIFAR-10", "VGG16, CIFAR-10"),
               functools.partial(measured_table, folder, "vgg16", "vgg16", lang)),
         entry(21, "bert_tiny", "BERT-Tiny on IMDB", "BERT-Tiny, IMDB",
-              printed("bert_tiny", "BERT-Tiny, IMDB", "BERT-Tiny, IMDB"),
+              as_table("bert_tiny", "BERT-Tiny, IMDB", "BERT-Tiny, IMDB"),
               functools.partial(measured_table, folder, "bert", "bert_tiny", lang)),
         entry(22, "bert_small", "BERT-Small on IMDB", "BERT-Small, IMDB",
-              printed("bert_small", "BERT-Small, IMDB", "BERT-Small, IMDB"),
+              as_table("bert_small", "BERT-Small, IMDB", "BERT-Small, IMDB"),
               functools.partial(measured_table, folder, "bert", "bert_small", lang)),
         entry(23, "conclusion", "Conclusion: means over the ranks", "결론: 랭크 평균",
               functools.partial(_published_conclusion, lang),
@@ -179,10 +179,10 @@ def published_table(study: str, title: str, lang: str = "en") -> Figure:
     Example:
         >>> fig = published_table("bert_tiny", "BERT-Tiny, as published")
     """
-    _checks.one_of("study", study, audit.TABLES)
-    table = audit.as_printed(study).rename(columns={"conv_rank": "rank"})
+    _checks.one_of("study", study, printed.TABLES)
+    table = printed.as_printed(study).rename(columns={"conv_rank": "rank"})
     ranks = [column for column in ("rank", "dense_rank") if column in table]
-    bold = audit.as_printed("marked").query("study == @study and mark == 'bold'")
+    bold = printed.as_printed("marked").query("study == @study and mark == 'bold'")
     bold = set(bold[[*ranks, "method"]].itertuples(index=False, name=None))
     names = {"rank": "Rank", "dense_rank": "Dense\nrank"}
     if "dense_rank" in ranks:
@@ -209,12 +209,12 @@ def published_table(study: str, title: str, lang: str = "en") -> Figure:
 
 
 def _published_decay() -> Figure:
-    schedule = LinearDecay(audit.TOY_STEPS, begin=0.05, end=0.85)
-    return laws.decay_curve(schedule, audit.TOY_STEPS, noise=False, dataset="fashion_mnist")
+    schedule = LinearDecay(recompute.TOY_STEPS, begin=0.05, end=0.85)
+    return laws.decay_curve(schedule, recompute.TOY_STEPS, noise=False, dataset="fashion_mnist")
 
 
 def _only_wds(lang: str) -> Figure:
-    claims = audit.as_printed("claims").set_index("quantity")["printed"]
+    claims = printed.as_printed("claims").set_index("quantity")["printed"]
     original = published_original("toy")
     lines = [{"cells": ["100", "–", f"{original}", ""]}]
     for rank in ("16", "32", "64"):
@@ -249,9 +249,9 @@ def _three_variants(lang: str) -> Figure:
 
 
 def _published_conclusion(lang: str) -> Figure:
-    table, found = audit.as_printed("conclusion"), audit.audit().query("slide == 23").set_index("quantity")
+    table, found = printed.as_printed("conclusion"), audit.audit().query("slide == 23").set_index("quantity")
     models = list(dict.fromkeys(table["model"]))
-    underlined = audit.as_printed("marked").query("mark == 'underlined'")
+    underlined = printed.as_printed("marked").query("mark == 'underlined'")
     lines = []
     for method in METHODS:
         cells, strong = [method_label(method)], []
@@ -273,15 +273,15 @@ def _published_conclusion(lang: str) -> Figure:
 
 def _published_bars() -> Figure:
     cases = []
-    for mark in audit.as_printed("marked").query("mark == 'chosen'").itertuples():
-        value = audit.table_cell(mark.study, mark.method, mark.rank, mark.dense_rank)
+    for mark in printed.as_printed("marked").query("mark == 'chosen'").itertuples():
+        value = printed.table_cell(mark.study, mark.method, mark.rank, mark.dense_rank)
         ranks = [int(rank) for rank in (mark.rank, mark.dense_rank) if rank]
         case = {
             "name": f"{nets.label(mark.study)}\n{method_label(mark.method)}",
-            "parameters": (100.0, audit.table_ratio(mark.study, *ranks)),
+            "parameters": (100.0, printed.table_ratio(mark.study, *ranks)),
             "accuracy": (published_original(mark.study), value),
         }
-        bar = audit.as_printed("claims").query(
+        bar = printed.as_printed("claims").query(
             "study == @mark.study and quantity == 'height of the compressed bar'"
         )
         if len(bar):
@@ -548,9 +548,11 @@ def _measured_conclusion(folder: Path, lang: str) -> Figure:
 def _measured_bars(folder: Path) -> Figure:
     """Slide 24 from recorded rows: the same cells as the slide's bars."""
     cases, missing = [], []
-    for mark in audit.as_printed("marked").query("mark == 'chosen'").itertuples():
+    for mark in printed.as_printed("marked").query("mark == 'chosen'").itertuples():
         try:
-            cells, _ = measured_cells(folder, "bert" if mark.study in audit.BERTS else mark.study, mark.study)
+            cells, _ = measured_cells(
+                folder, "bert" if mark.study in recompute.BERTS else mark.study, mark.study
+            )
         except MissingResults:
             missing.append(nets.label(mark.study))
             continue
