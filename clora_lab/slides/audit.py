@@ -23,7 +23,6 @@ from clora_lab.slides import recompute
 
 COLUMNS = (
     "slide", "quantity", "printed", "recomputed", "difference", "tolerance", "agrees", "how", "unit", "kind",
-    "topic", "item", "reason",
 )  # fmt: skip
 WIDTH = 80  # of a terminal
 FIXED = "\N{NO-BREAK SPACE}"  # within a pair of numbers, until the lines are broken
@@ -40,8 +39,7 @@ def audit() -> pd.DataFrame:
         A data frame, a row a figure in the order of the slides: `slide` (number), `quantity` (what it is),
         `printed` and `recomputed` (in `unit`), `difference` (printed - recomputed), `tolerance` (half a unit
         of the last printed digit), `agrees`, `how` (a sentence: how it was recomputed), `unit`, `kind`
-        ("arithmetic" or "convention": see the module); `topic`, `item` and `reason`: what rows with one
-        reason are called together, what tells them apart, and the reason, see `report`.
+        ("arithmetic" or "convention": see the module).
 
     Raises:
         ValueError: a claim in `data/published/claims.csv` for which there is no recomputation.
@@ -51,12 +49,16 @@ def audit() -> pd.DataFrame:
         >>> table.loc[table["quantity"] == "BERT-Tiny: height of the compressed bar", "recomputed"].item()
         80.79
     """
+    return _with_groups()[list(COLUMNS)]
+
+
+def _with_groups() -> pd.DataFrame:
+    """The audit, and `topic`, `item` and `reason`: what rows with one reason are called, and each of them."""
     frame = pd.DataFrame(recompute.rows())
     frame["difference"] = frame["printed"] - frame["recomputed"]
     # The margin is for the last bit of the subtraction, far below any printed digit.
     frame["agrees"] = frame["difference"].abs() <= frame["tolerance"] + 1e-9
-    frame = frame.sort_values("slide", kind="stable").reset_index(drop=True)
-    return frame[list(COLUMNS)]
+    return frame.sort_values("slide", kind="stable").reset_index(drop=True)
 
 
 def disagreements(kind: str | None = None) -> pd.DataFrame:
@@ -119,7 +121,7 @@ def report(kind: str = "both", everything: bool = False) -> str:
             slide 21, rank 16, scheduled noise & bias; no cell of that table has the
             bar's value
     """
-    table, lines = audit(), []
+    table, lines = _with_groups(), []
     for each in KINDS if _checks.one_of("kind", kind, (*KINDS, "both")) == "both" else (kind,):
         rows = table[table["kind"] == each]
         wrong = (~rows["agrees"]).sum()

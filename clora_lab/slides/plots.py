@@ -1,6 +1,6 @@
 """Plots of what the slides print or draw: slides 6, 8, 12, 13, 14, 16, 18 and 24.
 
-Companions of `figures` (plots of recorded runs) and `diagrams` (the slides' drawings).
+Companions of `drawings` (the slides' own pictures); `figures` lists them all.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 from scipy.stats import norm
 
-from clora_lab import _checks
-from clora_lab.lab.figures import style, training
+from clora_lab import _checks, methods
+from clora_lab.lab.figures import laws, marks, style, training
 from clora_lab.lab.figures.style import (
     BLUE,
     GREEN,
@@ -37,9 +37,9 @@ from clora_lab.lab.frames import (
     subtitle_of,
     wanted_runs,
 )
-from clora_lab.lab.names import METHODS, method_label
 from clora_lab.slides import shapes
 
+FOUR = methods.names("slides")
 # Slide 12 prints this note into its plot; 'change' is against the network before the decay.
 READING = {"epoch": 20, "decay": 0.23, "accuracy": 0.8007, "change": -0.092}
 NOISE_CASES = {  # of slide 15: (method, variant)
@@ -73,20 +73,16 @@ def trained_parameters(ranks: Sequence[int] = (16, 32, 64)) -> Figure:
     """
     full = shapes.total(shapes.TOY_WRAPPED)
     counts = {f"LoRA, r = {rank}": shapes.remaining(shapes.TOY_WRAPPED, rank, bias=False) for rank in ranks}
-    names, values = ["Fine-tuning", *counts], [full, *counts.values()]
-    fig = new_figure(0.9 + 0.4 * len(names))
+    frame = pd.DataFrame({"trained": {"Fine-tuning": full, **counts}})
+    fig = new_figure(0.9 + 0.4 * len(frame))
     ax = fig.subplots()
-    places = np.arange(len(names))
-    ax.barh(places, values, color=[BLUE] + [ORANGE] * len(counts), edgecolor=INK, height=0.62)
-    for place, value in zip(places, values, strict=True):
-        share = f" ({100 * value / full:.1f}%)" if value != full else ""
-        ax.text(value + 0.01 * full, place, f"{value:,}{share}", va="center")
-    ax.set_yticks(places, names)
-    ax.invert_yaxis()
+    marks.draw_bars(
+        ax, frame, [{"color": [BLUE] + [ORANGE] * len(counts), "edgecolor": INK}], across=True, width=0.66,
+        written=lambda n: f"{n:,}" + (f" ({100 * n / full:.1f}%)" if n != full else ""),
+    )  # fmt: skip
     ax.set(xlabel="Trained parameters", xlim=(0, 1.2 * full))
     ax.xaxis.set_major_locator(MaxNLocator(4))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    ax.grid(axis="y", visible=False)
     title = "What is trained: the toy net's two hidden layers"
     set_title(fig, title, "Counted from the shapes 784 × 256 and 256 × 128")
     spoken = ", ".join(f"rank {rank} {n:,}" for rank, n in zip(ranks, counts.values(), strict=True))
@@ -127,21 +123,18 @@ def stage_accuracies(
     epochs = [(means["decay"] - stage).abs().iloc[::-1].idxmin() if stage < 1 else 0 for stage in STAGES]
     epochs[-1] = means.index[-1]
     stages = means.loc[epochs]
+    ticks = [f"d = {d:.2f}\nepoch {e}" for e, d in zip(epochs, stages["decay"], strict=True)]
+    frame = pd.DataFrame({label: stages[path[0]].to_numpy() for label, path in paths.items()}, index=ticks)
+    looks = [
+        {"color": color, "hatch": hatch, "edgecolor": INK, "linewidth": 0.8}
+        for _, color, hatch in paths.values()
+    ]
     fig = new_figure(3.3)
     ax = fig.subplots()
-    for index, (label, (column, color, hatch)) in enumerate(paths.items()):
-        places = np.arange(len(stages)) + (index - (len(paths) - 1) / 2) * 0.27
-        look = {"color": color, "hatch": hatch, "edgecolor": INK, "linewidth": 0.8}
-        ax.bar(places, stages[column], width=0.25, label=label, **look)
-        for place, value in zip(places, stages[column], strict=True):
-            ax.text(place, value + 0.015, f"{100 * value:.0f}", ha="center")
-    ticks = [f"d = {d:.2f}\nepoch {e}" for e, d in zip(epochs, stages["decay"], strict=True)]
-    ax.set_xticks(range(len(stages)), ticks)
+    marks.draw_bars(ax, frame, looks, percent=True, written=lambda value: f"{100 * value:.0f}")
     ax.set(ylabel="Validation accuracy (%)", ylim=(0, 1))
-    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
-    ax.grid(axis="x", visible=False)
     shared_legend(fig, [ax], ncols=3)
-    title = f"What each path knows: {method_label(method)}, rank {rank}, {one_dataset(rows, 'history')}"
+    title = f"What each path knows: {methods.label(method)}, rank {rank}, {one_dataset(rows, 'history')}"
     count = rows["seed"].nunique()
     missing = [label for label in PATHS if label not in paths]
     set_title(
@@ -221,8 +214,8 @@ def slide_reading(note: Mapping, original: float, epochs: int = 30) -> Figure:
     text = f"epoch {note['epoch']}, d = {note['decay']:g}\nslide: {stated}\n"
     text += f"from {per_cent(original, 2)}: {found}"
     ax.text(note["epoch"] - 0.6, note["accuracy"] - 0.03, text, ha="right", va="top", linespacing=1.4)
-    ax.set(xlim=(0, epochs), ylim=(0, 1), xlabel="Epoch", ylabel="Validation accuracy (%)")
-    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
+    training.accuracy_axis(ax, "Validation accuracy (%)")
+    ax.set(xlim=(0, epochs), xlabel="Epoch")
     shared_legend(fig, [ax], ncols=2)
     title = "Each path alone, as published: Only WDS, Fashion-MNIST"
     set_title(fig, title, "The slide prints the numbers of one point; its curves are a picture")
@@ -257,19 +250,14 @@ def noise_law(decays: Sequence[float] = (0.8, 0.5, 0.3), mean: float = 0.5) -> F
     axes = fig.subplots(1, len(decays), sharex=True, sharey=True, squeeze=False)[0]
     x = np.linspace(mean - 4, mean + 4, 401)
     for ax, d in zip(axes, decays, strict=True):
-        ax.plot(x, norm.pdf(x, mean, 1), label="W", color=INK, linewidth=3.2, alpha=0.35)
-        ax.plot(x, norm.pdf(x, d * mean, d), label="d·W", color=BLUE, linestyle="--")
         spread = np.sqrt(1 - d**2)
-        ax.plot(
-            x,
-            norm.pdf(x, (1 - d) * mean, spread),
-            label="noise n",
-            color=ORANGE,
-            linestyle=":",
-            linewidth=2.2,
-        )
-        total = norm.pdf(x, d * mean + (1 - d) * mean, np.sqrt(d**2 + spread**2))
-        ax.plot(x, total, label="d·W + n", color=RED, linestyle="-.")
+        moments = {
+            "W": (mean, 1),
+            "d·W": (d * mean, d),
+            "noise n": ((1 - d) * mean, spread),
+            "d·W + n": (d * mean + (1 - d) * mean, np.sqrt(d**2 + spread**2)),
+        }
+        laws.draw_densities(ax, {name: (x, norm.pdf(x, *law)) for name, law in moments.items()})
         ax.set(title=f"d = {d:g}", xlabel="Weight in units of σ")
     axes[0].set(ylim=(0, 1.4), xlim=(x[0], x[-1]), ylabel="Density (1 / σ)")
     axes[0].xaxis.set_major_locator(MaxNLocator(4, integer=True))
@@ -303,25 +291,19 @@ def published_accuracies(table: pd.DataFrame, title: str) -> Figure:
     require(table, "table", ["method", "rank", "ratio_percent", "accuracy_percent"])
     fig = new_figure(3.7)
     ax = fig.subplots()
-    for method in METHODS:
-        rows = table[table["method"] == method].sort_values("ratio_percent")
-        look = {**style.of_method(method), "markersize": 6.5}
-        ax.plot(rows["ratio_percent"], rows["accuracy_percent"], label=method_label(method), **look)
-    original = table.loc[table["method"] == "original", "accuracy_percent"].item()
-    ax.axhline(original, color=INK, linewidth=1.4, label="Dense")
     cells = table[table["method"] != "original"]
-    marks = cells.drop_duplicates("rank").set_index("rank")["ratio_percent"]
-    ax.set_xscale("log")
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.set_xticks(marks, [f"{ratio:g}\nrank {rank}" for rank, ratio in marks.items()])
+    curves = cells.pivot(index="ratio_percent", columns="method", values="accuracy_percent")[list(FOUR)]
+    looks = [{**style.of_method(method), "markersize": 6.5} for method in FOUR]
+    marks.draw_lines(ax, curves.rename(columns=methods.label), looks)
+    original = table.loc[table["method"] == "original", "accuracy_percent"].item()
+    ax.axhline(original, color=INK, linewidth=1.4, label=methods.label(methods.ORIGINAL))
+    marks.rank_axis(ax, cells["ratio_percent"], cells["rank"])
     ax.set(xlabel="Parameters left (%), as printed, log scale", ylabel="Accuracy (%)")
-    ax.set_xlim(marks.min() / 1.3, marks.max() * 1.3)
-    ax.grid(axis="x", visible=False)
     shared_legend(fig, [ax], ncols=3)
     set_title(fig, title, "Published: single runs, validation accuracy, no ±")
     best = cells.loc[cells["accuracy_percent"].idxmax()]
     fig.alt_text = (
-        f"{title}: the best printed cell is {method_label(best['method'])} at rank {best['rank']} with "
+        f"{title}: the best printed cell is {methods.label(best['method'])} at rank {best['rank']} with "
         f"{best['accuracy_percent']:.2f}%, the original has {original:.2f}%."
     )
     return fig
@@ -346,7 +328,9 @@ def layer_parameters(conv_rank: int = 16, dense_rank: int = 16) -> Figure:
     original = np.array([layer.parameters for layer in layers])
     fig = new_figure(4.9)
     ax = fig.subplots()
-    ax.barh(places, original, color=BLUE, alpha=0.35, edgecolor=INK, label="original layer")
+    frame = pd.DataFrame({"original layer": original}, index=[layer.name for layer in layers])
+    look = {"color": BLUE, "alpha": 0.35, "edgecolor": INK}
+    marks.draw_bars(ax, frame, [look], across=True, written=lambda _: "")
     pairs = {"loralib": (RED, "D"), "pair": (GREEN, "o")}
     larger = []
     for name, (color, marker) in pairs.items():
@@ -361,11 +345,8 @@ def layer_parameters(conv_rank: int = 16, dense_rank: int = 16) -> Figure:
         if name == "loralib":
             larger = [y.name for y, n, m in zip(layers, left, original, strict=True) if n > m]
             total = sum(left)
-    ax.set_yticks(places, [layer.name for layer in layers])
-    ax.invert_yaxis()
     ax.set_xscale("log")
     ax.set(xlabel="Parameters, biases included, log scale", xlim=(0.6 * original.min(), 2 * original.max()))
-    ax.grid(axis="y", visible=False)
     shared_legend(fig, [ax], ncols=3)
     title = f"VGG16's layers counted, ranks {conv_rank} and {dense_rank}"
     grown = f"; larger than before: {', '.join(larger)}" if larger else ""
@@ -402,13 +383,12 @@ def before_after_bars(cases: Sequence[Mapping], title: str, subtitle: str = "") 
     axes = fig.subplots(1, len(cases), sharey=True, squeeze=False)[0]
     said = []
     for ax, case in zip(axes, cases, strict=True):
-        for index, kind in enumerate(("parameters", "accuracy")):
-            for place, value, look in zip((-0.2, 0.2), case[kind], ("before", "after"), strict=True):
-                style = {"before": {"color": BLUE, "hatch": ""}, "after": {"color": ORANGE, "hatch": "///"}}
-                label = look if index == 0 else None
-                ax.bar(index + place, value, width=0.36, label=label, edgecolor=INK, **style[look])
-                text = f"{value:.2f}" if kind == "accuracy" else f"{round(value, 2):g}"
-                ax.text(index + place, value + 1.5, text, ha="center")
+        kinds = {"Parameters (%)": "parameters", "Accuracy (%)": "accuracy"}
+        frame = pd.DataFrame({name: case[kind] for name, kind in kinds.items()}, index=["before", "after"]).T
+        texts = frame.round(2).map("{:g}".format)
+        texts.loc["Accuracy (%)"] = frame.loc["Accuracy (%)"].map("{:.2f}".format)
+        looks = [{"color": BLUE, "edgecolor": INK}, {"color": ORANGE, "hatch": "///", "edgecolor": INK}]
+        marks.draw_bars(ax, frame, looks, written=texts)
         if case.get("sd"):
             after = case["accuracy"][1]
             ax.errorbar([1.2], [after], yerr=[case["sd"]], color=INK, capsize=3)
@@ -421,9 +401,7 @@ def before_after_bars(cases: Sequence[Mapping], title: str, subtitle: str = "") 
         if case.get("table") is not None:
             ax.plot([1.2], [case["table"]], color=RED, label="after, in the slides' table", **line)
             ax.text(1.2, case["table"] - 5, f"{case['table']:.2f}", va="top", **marked)
-        ax.set_xticks([0, 1], ["Parameters (%)", "Accuracy (%)"])
         ax.set_title(case["name"])
-        ax.grid(axis="x", visible=False)
         (p0, p1), (a0, a1) = case["parameters"], case["accuracy"]
         said.append(
             f"{' '.join(case['name'].split())}, parameters {p0:g}% before and {round(p1, 2):g}% after, "

@@ -19,7 +19,7 @@ def draw_bars(
     frame: pd.DataFrame,
     looks: Sequence[Mapping] | None = None,
     percent: bool = False,
-    written: Callable[[float], str] | None = None,
+    written: Callable[[float], str] | pd.DataFrame | None = None,
     across: bool = False,
     stacked: bool = False,
     width: float = 0.8,
@@ -31,7 +31,8 @@ def draw_bars(
         frame: numbers; the index names the groups.
         looks: colour, hatch and edge of each column; by default those of `style.cycle`.
         percent: the numbers are fractions, and the axis prints percent.
-        written: number -> text at the bar; by default four digits, or percent.
+        written: number -> text at the bar, or the texts in a frame of the same shape; by default four
+            digits, or percent.
         across: horizontal bars, the first group on top.
         stacked: one bar a group, of parts.
         width: of a group.
@@ -39,7 +40,6 @@ def draw_bars(
     Returns:
         Every value, as "r 4: LoRA 91.0%, full 93.0%".
     """
-    written = written or (lambda value: number(value, percent).rstrip("%"))
     looks = looks or [
         {"color": look["color"], "alpha": 0.75, "hatch": hatch, "edgecolor": "white"}
         for look, hatch in zip(style.cycle(frame.shape[1]), style.HATCHES, strict=False)
@@ -55,7 +55,11 @@ def draw_bars(
             drawn = ax.barh(at, column, thick, left=below, label=name, **look)
         else:
             drawn = ax.bar(at, column, thick, bottom=below, label=name, **look)
-        ax.bar_label(drawn, [written(value) for value in column], fontsize=9, **place)
+        if isinstance(written, pd.DataFrame):
+            texts = written[name].tolist()
+        else:
+            texts = [written(value) if written else number(value, percent).rstrip("%") for value in column]
+        ax.bar_label(drawn, texts, fontsize=9, **place)
         below = below + column.to_numpy() if stacked else below
     groups, values = (ax.yaxis, ax.xaxis) if across else (ax.xaxis, ax.yaxis)
     groups.set_ticks(places, [str(name) for name in frame.index])
