@@ -215,7 +215,9 @@ def children(parent: keras.layers.Layer) -> Iterator[tuple[str, keras.layers.Lay
 
     Only those with weights: a softmax or a dropout has nothing to replace, and no name that lasts.
     """
-    for attribute, value in vars(parent).items():
+    # PyTorch keeps sub-layers, which are modules of its own, beside the other attributes.
+    attributes = {**vars(parent), **vars(parent).get("_modules", {})}
+    for attribute, value in attributes.items():
         if isinstance(value, keras.layers.Layer) and value.weights:
             yield attribute, value
 

@@ -461,6 +461,11 @@ class Composed(keras.layers.Layer):
         """Whether the last stage adds a bias."""
         return self.stages[-1].bias is not None
 
+    @property
+    def remaining_parameters(self) -> int:
+        """Parameters of the finished layer, and its bias."""
+        return self.rule.parameters(self.rank) + math.prod(self.rule.bias_shape) * self.has_bias
+
     def get_config(self):
         return {
             **super().get_config(),

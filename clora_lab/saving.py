@@ -135,7 +135,10 @@ def load_recipe(folder: str | os.PathLike) -> keras.Model:
     model, _ = graph.rewrite(base, replace)
     frozen = set(recipe["frozen"])
     for path, layer in graph.walk(model):
-        layer.trainable = path not in frozen
+        if layer.trainable != (
+            path not in frozen
+        ):  # said again, it would reach the frozen W inside of a wrapper
+            layer.trainable = not layer.trainable
     if model.count_params() != recipe["parameters"]:
         raise ValueError(
             f"The recipe in {folder} gives a model of {model.count_params():,} parameters in place of "

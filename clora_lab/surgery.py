@@ -52,9 +52,9 @@ def compress(
         rank: rank of every pair; or a share of energy in (0, 1) that every pair must be able to keep, by
             `clora_lab.rules.rank_for_energy`; or a mapping of name patterns to either (the first that
             matches counts). One rank for all can make a small layer larger than it was: that warns.
-        method: a name of `clora_lab.methods.REGISTRY`, or a `clora_lab.methods.Method` with its settings:
-            "wds", "bias", "noise", "noise_bias" (the four forms of C-LoRA, see `CLoRA`), "svd",
-            "svd_finetune", "scratch", "lora".
+        method: a name of `clora_lab.methods.REGISTRY`, or a `clora_lab.methods.Method` with its settings, for
+            instance "noise_bias" (one of the four forms of C-LoRA, see `CLoRA`), "svd", or
+            `clora_lab.methods.SVD(init="activations")`.
         schedule: step -> decay, for instance `LinearDecay(total_steps)`; for C-LoRA, but for init="scratch".
         targets: names or glob patterns of layers, a predicate of a layer, or None for every supported
             layer but the output layer and embeddings. A layer in a nested model can be named by its path,

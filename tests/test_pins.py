@@ -130,15 +130,6 @@ def test_finalized_nets_give_what_they_gave(case):
             assert_close(pinned.outputs(pinned.trained(name)), OUTPUTS[case][name], name)
 
 
-# Faults of the first edition: on PyTorch its surgery does not find the sub-layers of attention, which are no
-# plain attributes there, and on JAX load_recipe() makes all of a wrapped layer trainable, W included.
-FAULTS = {"torch": ["recipe", "recipe_wrapped"], "jax": ["recipe_wrapped"]}.get(nets.BACKEND, [])
-FILES = [
-    pytest.param(file, marks=[pytest.mark.xfail(reason="see FAULTS")] if file in FAULTS else [])
-    for file in OLD["files"]
-]
-
-
 def load(file):
     """A net of the fixtures, by name; recipes are folders."""
     path = FIXTURES / file
@@ -147,19 +138,19 @@ def load(file):
 
 def numbers_of_old_files(files=None):
     """(name, numbers) of what the files give as they are, and of what those in mid-training go on to."""
-    for file in files or [file for file in OLD["files"] if file not in FAULTS]:
+    for file in files or OLD["files"]:
         model = load(file)
         yield file, pinned.outputs(model)
         if cl.clora_layers(model):
             yield f"{file}, trained on", pinned.outputs(pinned.trained_on(model))
 
 
-@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("file", OLD["files"])
 def test_old_files_load_and_stand_where_they_stood(file):
     assert pinned.described(load(file)) == OLD["files"][file]
 
 
-@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("file", OLD["files"])
 def test_old_files_give_what_they_gave_and_train_on(file):
     found = dict(numbers_of_old_files([file]))
     assert sorted(found) == sorted(name for name in OLD["numbers"] if name.split(",")[0] == file)

@@ -107,7 +107,8 @@ class EinsumDenseRule(Rule):
         return self._layer({**config, "equation": self.up_equation})
 
     def _layer(self, config):
-        use_bias = config.pop("use_bias")  # EinsumDense says it by `bias_axes`
+        # EinsumDense says it by `bias_axes`.
+        use_bias = config.pop("use_bias", config["bias_axes"] is not None)
         config["bias_axes"] = self.bias_axes if use_bias else None
         return keras.layers.EinsumDense.from_config(config)
 
