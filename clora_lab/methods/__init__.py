@@ -43,6 +43,7 @@ REGISTRY = tuple(
         ("svd", "SVD, no training", "baselines", "svd:SVD"),
         ("svd_finetune", "SVD then fine-tuning", "baselines", "svd:SVDFinetune"),
         ("scratch", "Low-rank from scratch", "baselines", "svd:Scratch"),
+        ("lorita", "LoRITa", "trained", "lorita:LoRITa"),
         ("lora", "LoRA fine-tuning (all of W stays)", "references", "lora:LoRA"),
     )
 )
