@@ -154,8 +154,8 @@ def _check_shapes(path, old, new):
     elif len(new) == 1:
         other = tuple(new[0].kernel_shape if isinstance(new[0], KernelPair) else _kernel(new[0]).shape)
     else:
-        outer = (rules.rule(new[0], "pair").matrix_shape[0], rules.rule(new[-1], "pair").matrix_shape[1])
-        whole = rules.rule(old, "pair").matrix_shape
+        outer = (rules.rule(new[0]).ends[0], rules.rule(new[-1]).ends[1])
+        whole = rules.rule(old).ends
         shape, other = (shape, shape) if whole == outer else (whole, outer)
     if other != shape:
         raise ValueError(

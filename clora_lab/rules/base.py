@@ -88,6 +88,11 @@ class Rule:
         return rank
 
     @property
+    def ends(self) -> tuple[int, int]:
+        """What a chain in the layer's place takes and gives at one position: inputs and outputs."""
+        return self.matrix_shape
+
+    @property
     def max_rank(self) -> int:
         """The largest rank that M can have."""
         return min(self.matrix_shape)

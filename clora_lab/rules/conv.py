@@ -44,6 +44,10 @@ class ConvRule(Rule):
         )
 
     @property
+    def ends(self):
+        return self.kernel_shape[2:]
+
+    @property
     def unit_axes(self):
         return (0, 1, 2)
 
