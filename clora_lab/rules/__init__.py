@@ -8,7 +8,8 @@ Keras layers compute ``x -> x f1 f2 ... fn``, and what they cost. It knows no me
 | Dense (in, out) | pair | Dense(r), Dense(out) | r (in + out) |
 | EinsumDense | pair | EinsumDense to r, EinsumDense from r | r (contracted + produced) |
 | Embedding (ids, width) | pair | Embedding(ids, r), Dense(width) | r (ids + width) |
-| Conv2D (kh, kw, Cin, Cout) | pair | kh x kw convolution to r, 1 x 1 to Cout | r (kh kw Cin + Cout) |
+| Conv2D (kh, kw, Cin, Cout) | spatial | 1 x kw to q, then kh x 1, q = r min(kh, kw) | q (kw Cin + kh Cout) |
+| Conv2D | pair | kh x kw convolution to r, 1 x 1 to Cout | r (kh kw Cin + Cout) |
 | Conv2D, square | loralib | one kernel, the product of two matrices of width r k | k k r (Cin + Cout) |
 
 In the slides' notation A is the first factor and B the second. Sources: Hu et al. 2021 (arXiv:2106.09685)
