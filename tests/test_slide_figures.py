@@ -88,6 +88,11 @@ def bold(fig):
     return [text.get_text() for text in fig.axes[0].texts if text.get_weight() == "bold"]
 
 
+def bars(ax):
+    """The heights of the bars from left to right."""
+    return [patch.get_height() for patch in sorted(ax.patches, key=lambda patch: patch.get_x())]
+
+
 def subtitle(fig):
     return " ".join(text.get_text() for text in fig.artists)
 
@@ -161,7 +166,7 @@ def test_the_published_conclusion_marks_what_is_no_mean(tmp_path):
 
 def test_the_published_bars_have_the_slides_heights(tmp_path):
     fig = by_stem(tmp_path)["slide_24_bars"].published()
-    heights = [[round(patch.get_height(), 2) for patch in ax.patches] for ax in fig.axes]
+    heights = [[round(height, 2) for height in bars(ax)] for ax in fig.axes]
     assert heights == [[100, 13.72, 85.36, 76.81], [100, 8.8, 83.03, 81.12]]
     assert "80.79" in [text.get_text() for text in fig.axes[1].texts]
 
@@ -248,7 +253,7 @@ def test_the_measured_bars_show_the_slides_cells(recorded):
     fig = by_stem(recorded)["slide_24_bars"].measured()
     vgg, _ = figures.measured_cells(recorded, "vgg16", "vgg16")
     cell = vgg.query("method == 'wds' and rank == 32 and dense_rank == 32").iloc[0]
-    heights = [patch.get_height() for patch in fig.axes[0].patches]
+    heights = bars(fig.axes[0])
     dense = vgg.query("method == 'dense'")["mean"].iloc[0]
     np.testing.assert_allclose(heights, [100, 13.72, dense, cell["mean"]])
     assert "97.8" in [text.get_text() for text in fig.axes[1].texts]  # of the whole model
