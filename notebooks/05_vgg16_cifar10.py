@@ -120,9 +120,9 @@ print("targets:", vgg16.TARGETS)
 #
 # | way | rows × columns | product of width | runs as |
 # |---|---|---|---|
-# | **pair** (Zhang et al. 2015; our default) | $(k k C_\text{in}) \times C_\text{out}$ | $r$ | $k \times k$ to $r$ channels, then $1 \times 1$ |
+# | **pair** (Zhang et al. 2015) | $(k k C_\text{in}) \times C_\text{out}$ | $r$ | $k \times k$ to $r$ channels, then $1 \times 1$ |
 # | **loralib** (Hu et al. 2021; the slides) | $(k C_\text{in}) \times (k C_\text{out})$, in memory order | $k r$ | one $k \times k$ convolution; its kernel is multiplied out first |
-# | **spatial** (Jaderberg et al. 2014; not used here) | $(k\,C_\text{in}) \times (k\,C_\text{out})$, window rows against window columns | $k r$ | $k \times 1$ to $k r$ channels, then $1 \times k$ |
+# | **spatial** (Jaderberg et al. 2014; our default) | $(k\,C_\text{in}) \times (k\,C_\text{out})$, window columns against window rows | $k r$ | $1 \times k$ to $k r$ channels, then $k \times 1$ |
 #
 # One small kernel, three matrices. Number and colour say from which place of the window an element comes:
 
@@ -131,7 +131,7 @@ notebook.show(convolution.three_matrices())
 
 # %% [markdown]
 # - **pair**: a column is one filter. Low rank means: all filters are combinations of $r$ filters.
-# - **spatial**: rows of the window against its columns. Low rank means: the filters are sums of few *separable* ones.
+# - **spatial**: columns of the window against its rows. Low rank means: the filters are sums of few *separable* ones.
 # - **loralib** takes the kernel as it lies in PyTorch's memory, $(C_\text{out}, C_\text{in}, k, k)$, and cuts it into rows of length $k C_\text{in}$. A filter becomes $k$ neighbouring
 #   columns, each with a $k$-th of its input channels (where $k$ does not divide $C_\text{in}$, the cut goes through a window). No meaning of the convolution is behind that cut.
 #
@@ -167,7 +167,7 @@ def conv(x, kernel):
 
 pair = rules.rule(layer, "pair")
 down, up = rng.normal(size=(pair.matrix_shape[0], 4)), rng.normal(size=(4, pair.matrix_shape[1]))
-first, second = pair.kernels(down, up)
+first, second = pair.from_matrices(down, up)
 in_two = conv(conv(images, first), second)
 in_one = conv(images, pair.to_kernel(down @ up))
 np.testing.assert_allclose(to_numpy(in_two), to_numpy(in_one), atol=1e-3)
@@ -177,15 +177,18 @@ print(f"two convolutions {first.shape} and {second.shape}  =  one with the kerne
 # So is the spatial one. It has the same matrix shape as loralib's and the same number of parameters; only the order of the axes differs:
 
 # %%
-matrix = convolution.to_matrix(np.zeros(pair.kernel_shape), "spatial")
-down, up = rng.normal(size=(matrix.shape[0], 4)), rng.normal(size=(4, matrix.shape[1]))
-column, row = convolution.spatial_kernels(down, up, pair.kernel_shape)
-kernel = (down @ up).reshape(3, 12, 3, 32).transpose(0, 2, 1, 3)
+spatial = rules.rule(layer, "spatial")
+down, up = (
+    rng.normal(size=(spatial.matrix_shape[0], 4)),
+    rng.normal(size=(4, spatial.matrix_shape[1])),
+)
+row, column = spatial.from_matrices(down, up)
+kernel = spatial.to_kernel(down @ up)
 np.testing.assert_array_equal(convolution.to_matrix(kernel, "spatial"), down @ up)
 np.testing.assert_allclose(
-    to_numpy(conv(conv(images, column), row)), to_numpy(conv(images, kernel)), atol=1e-3
+    to_numpy(conv(conv(images, row), column)), to_numpy(conv(images, kernel)), atol=1e-3
 )
-print(f"two convolutions {column.shape} and {row.shape}  =  one with the kernel {kernel.shape}")
+print(f"two convolutions {row.shape} and {column.shape}  =  one with the kernel {kernel.shape}")
 
 # %% [markdown]
 # loralib's factors are no kernels of stock layers. The net multiplies them out and then runs the **full** convolution. `cl.report` keeps apart what is stored and what is run:

@@ -44,9 +44,10 @@ def test_spatial_factors_are_two_convolutions_exactly():
     rng = np.random.default_rng(1)
     x = rng.normal(size=(2, 7, 7, 4)).astype("float32")
     down, up = rng.normal(size=(12, 5)), rng.normal(size=(5, 18))
-    product = (down @ up).reshape(3, 4, 3, 6).transpose(0, 2, 1, 3)
+    product = (down @ up).reshape(3, 4, 3, 6).transpose(2, 0, 1, 3)  # (kw, ci), (kh, co) -> kh, kw, ci, co
     np.testing.assert_allclose(convolution.to_matrix(product, "spatial"), down @ up)
-    two = convolved(x, *convolution.spatial_kernels(down, up, SHAPE))
+    row, column = down.reshape(1, 3, 4, 5), up.reshape(5, 3, 6).transpose(1, 0, 2)[:, None]
+    two = convolved(x, row, column)
     np.testing.assert_allclose(two, convolved(x, product), atol=1e-3)
     assert np.abs(two).max() > 1
 

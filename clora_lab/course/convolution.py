@@ -9,6 +9,7 @@ arXiv:2106.09685) for the slides' factors, Jaderberg et al. 2014 (arXiv:1405.386
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import keras
@@ -25,7 +26,7 @@ from clora_lab.slides.drawings import PAIR_FILL, W_FILL, canvas, draw_arrow, dra
 WAYS = {
     "pair": "k x k to rank, then 1 x 1",
     "loralib": "one k x k convolution; its kernel is multiplied out first",
-    "spatial": "k x 1 to k rank, then 1 x k",
+    "spatial": "1 x k to k rank, then k x 1",
 }
 
 
@@ -54,19 +55,14 @@ def ways(kernel_shape: Sequence[int], rank: int) -> pd.DataFrame:
         loralib   192      384     48       27648          73728
         spatial   192      384     48       27648          27648
     """
-    size, channels, filters = _shape(kernel_shape)
+    *_, filters = _shape(kernel_shape)
     rank = _checks.positive_int("rank", rank)
-    whole = size * size * channels * filters
-    layer = _layer(kernel_shape)
-    rows = [("full", size * size * channels, filters, filters, whole, whole, "one k x k convolution")]
-    for name in ("pair", "loralib"):
+    whole, layer = math.prod(kernel_shape), _layer(kernel_shape)
+    rows = [("full", whole // filters, filters, filters, whole, whole, "one k x k convolution")]
+    for name, runs_as in WAYS.items():
         rule = rules.rule(layer, name)
-        count = rule.parameters(rank)
-        run = whole if rule.merges else count
-        rows.append((name, *rule.matrix_shape, rule.inner(rank), count, run, WAYS[name]))
-    count = size * rank * size * (channels + filters)
-    sides = (size * channels, size * filters)
-    rows.append(("spatial", *sides, size * rank, count, count, WAYS["spatial"]))
+        cost = rule.cost(rank, (None, 1, 1, filters))
+        rows.append((name, *rule.matrix_shape, rule.inner(rank), cost.stored, cost.flops // 2, runs_as))
     names = ["way", "rows", "columns", "width", "parameters", "multiply_adds", "runs_as"]
     frame = pd.DataFrame(rows, columns=names).set_index("way").rename_axis(None)
     frame.insert(5, "share", frame["parameters"] / whole)
@@ -79,7 +75,7 @@ def to_matrix(kernel: np.ndarray, way: str) -> np.ndarray:
 
     - "pair": M[(kh, kw, ci), co]; a column is a filter.
     - "loralib": M = (B A)^T, which has the memory order of a kernel (Cout, Cin, k, k).
-    - "spatial": M[(kh, ci), (kw, co)].
+    - "spatial": M[(kw, ci), (kh, co)].
 
     Args:
         kernel: shape (k, k, Cin, Cout).
@@ -94,26 +90,7 @@ def to_matrix(kernel: np.ndarray, way: str) -> np.ndarray:
     """
     _checks.one_of("way", way, WAYS)
     kernel = np.asarray(kernel)
-    size, channels, filters = _shape(kernel.shape)
-    if way == "spatial":
-        return kernel.transpose(0, 2, 1, 3).reshape(size * channels, size * filters)
     return rules.rule(_layer(kernel.shape), way).to_matrix(kernel)
-
-
-def spatial_kernels(down: np.ndarray, up: np.ndarray, kernel_shape: Sequence[int]) -> list[np.ndarray]:
-    """The factors of a spatial matrix as the kernels of two convolutions: k x 1, then 1 x k.
-
-    Args:
-        down: shape (k Cin, width).
-        up: shape (width, k Cout).
-        kernel_shape: (k, k, Cin, Cout).
-
-    Example:
-        >>> [part.shape for part in spatial_kernels(np.ones((12, 5)), np.ones((5, 24)), (3, 3, 4, 8))]
-        [(3, 1, 4, 5), (1, 3, 5, 8)]
-    """
-    size, channels, filters = _shape(kernel_shape)
-    return [down.reshape(size, 1, channels, -1), up.reshape(-1, size, filters).transpose(1, 0, 2)[None]]
 
 
 def _shape(kernel_shape: Sequence[int]) -> tuple[int, int, int]:
@@ -127,7 +104,7 @@ def _shape(kernel_shape: Sequence[int]) -> tuple[int, int, int]:
 
 
 def _layer(kernel_shape: Sequence[int]) -> keras.layers.Conv2D:
-    size, _, channels, filters = (int(n) for n in kernel_shape)
+    size, channels, filters = _shape(kernel_shape)
     layer = keras.layers.Conv2D(filters, size, padding="same")
     layer.build((None, None, None, channels))
     return layer
@@ -173,7 +150,7 @@ def three_matrices(kernel_shape: Sequence[int] = (3, 3, 3, 4)) -> Figure:
     shown = {
         "pair": ("(kh, kw, Cin)", "Cout"),
         "loralib": ("Cin · k", "Cout · k"),
-        "spatial": ("(kh, Cin)", "(kw, Cout)"),
+        "spatial": ("(kw, Cin)", "(kh, Cout)"),
     }
     for ax, (way, matrix) in zip(axes, matrices.items(), strict=True):
         ax.imshow(colors[matrix], interpolation="nearest", aspect="equal")
@@ -229,7 +206,7 @@ def low_rank_convolution(kernel_shape: Sequence[int] = (3, 3, 128, 256), rank: i
             "full": [f"{size} × {size}"],
             "loralib": [f"{size} × {size}"],
             "pair": [f"{size} × {size}", "1 × 1"],
-            "spatial": [f"{size} × 1", f"1 × {size}"],
+            "spatial": [f"1 × {size}", f"{size} × 1"],
         }[way]
         write(ax, 0.15, y, way, ha="left", weight="bold")
         stops = [1.15, 2.45, 3.75] if len(kernels) == 2 else [1.15, 3.75]
