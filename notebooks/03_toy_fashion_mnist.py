@@ -66,7 +66,8 @@ from scipy import stats
 import clora_lab as cl
 from clora_lab import methods
 from clora_lab.course import widgets, words
-from clora_lab.lab import names, paths, results, runner, tables
+from clora_lab.lab import paths, results, runner, tables
+from clora_lab.lab.data import registry as datasets
 from clora_lab.lab.figures import compare, laws, training
 from clora_lab.lab.nets import mlp
 from clora_lab.lab.nets import registry as nets
@@ -199,7 +200,7 @@ notebook.say(source)
 
 # %%
 DATASET = rows["dataset"].iloc[0]
-NAME = names.datasets.label(DATASET)
+NAME = datasets.label(DATASET)
 MEASURED_RANKS = sorted(int(rank) for rank in rows["rank"].unique() if rank)
 LOWEST = MEASURED_RANKS[0]
 VARIANTS = list(dict.fromkeys(rows["variant"]))
@@ -731,5 +732,5 @@ for method, init in (("noise_bias", "lora"), ("svd", "svd")):
 own_accuracy, svd_accuracy = found["noise_bias"], found["svd"]
 assert own_accuracy > 0.15  # chance is 0.10
 print(
-    f"rank 2, {names.datasets.label(notebook.dataset())}, {small['epochs']} epochs: {own['model', 'ratio_percent']:.1f}% of the parameters; noise & bias {own_accuracy:.1%}, SVD without training {svd_accuracy:.1%}"
+    f"rank 2, {datasets.label(notebook.dataset())}, {small['epochs']} epochs: {own['model', 'ratio_percent']:.1f}% of the parameters; noise & bias {own_accuracy:.1%}, SVD without training {svd_accuracy:.1%}"
 )
