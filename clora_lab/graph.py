@@ -167,7 +167,7 @@ def can_enter(layer) -> bool:
     Example:
         >>> import keras
         >>> from clora_lab import graph
-        >>> can_enter(keras.layers.MultiHeadAttention(num_heads=2, key_dim=4))
+        >>> graph.can_enter(keras.layers.MultiHeadAttention(num_heads=2, key_dim=4))
         True
     """
     return type(layer) is keras.layers.MultiHeadAttention or is_block(layer)

@@ -1,8 +1,7 @@
-"""What stands for a layer while it trains: `CLoRA`, where W fades beside its pair, and `Composed`, a chain
-in its place.
+"""CLoRA: the wrapper layer in which W fades beside its pair, for every layer type that has a rule.
 
-Both serve every layer type that has a rule in `clora_lab.rules`, and say by their `method` which entry of
-`clora_lab.methods` made them and ends them.
+It says by its `method` which entry of `clora_lab.methods` made it and ends it, and so does
+`clora_lab.composed.Composed`, for methods that train a chain in the layer's place.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ import numpy as np
 from keras import ops
 
 from clora_lab import _checks, noise, rules, schedules
+from clora_lab.composed import Composed
 
 
 class Form(NamedTuple):
@@ -393,94 +393,6 @@ class CLoRA(keras.layers.Layer):
             "noise_law": self.noise_law.to_dict(),
             "seed": self.seed,
         }
-
-
-@keras.saving.register_keras_serializable("clora_lab")
-class Composed(keras.layers.Layer):
-    """A chain of stock layers that trains in the place of one layer: ``y = f( fn( ... f1(x)) + b )``.
-
-    The last stage has the bias and the activation of the layer that is replaced; the chain is as wide as the
-    method wants it, and the method makes the finished, narrower one of it.
-
-    Args:
-        layer: the unbuilt layer that is replaced, or its serialised config.
-        stages: unbuilt stock layers, or their serialised configs.
-        rank: r of the finished chain.
-        method: the config of the method that made it, as `Method.to_dict` gives it.
-        factorization: of the finished chain.
-
-    Input shape: that of the replaced layer.
-
-    Output shape: that of the replaced layer.
-    """
-
-    def __init__(self, layer, stages, rank, method, factorization=None, **kwargs):
-        def made(item):
-            return keras.saving.deserialize_keras_object(item) if isinstance(item, dict) else item
-
-        layer = made(layer)
-        kwargs.setdefault("name", layer.name)
-        kwargs.setdefault("dtype", layer.dtype_policy)
-        super().__init__(**kwargs)
-        self.stages = [made(stage) for stage in stages]
-        self.rank = _checks.positive_int("rank", rank)
-        self.method, self.factorization = dict(method), factorization
-        self.supports_masking = layer.supports_masking
-        self.autocast = layer.autocast
-        self._original = keras.saving.serialize_keras_object(layer)
-
-    def build(self, input_shape):
-        original = keras.saving.deserialize_keras_object(self._original)
-        original.build(input_shape)
-        self.rule = rules.rule(original, self.factorization)
-        self.rule.name = self.name
-        self.factorization = self.factorization or self.rule.factorization
-        for stage in self.stages:
-            stage.build(input_shape)
-            input_shape = stage.compute_output_shape(input_shape)
-
-    def compute_output_shape(self, input_shape):
-        for stage in self.stages:
-            input_shape = stage.compute_output_shape(input_shape)
-        return input_shape
-
-    def compute_mask(self, inputs, previous_mask):
-        return self.rule.mask(inputs, previous_mask)
-
-    def call(self, inputs):
-        for stage in self.stages:
-            inputs = stage(inputs)
-        return inputs
-
-    def original_config(self) -> dict:
-        """The config of the layer that this one replaced."""
-        return keras.saving.deserialize_keras_object(self._original).get_config()
-
-    @property
-    def has_bias(self) -> bool:
-        """Whether the last stage adds a bias."""
-        return self.stages[-1].bias is not None
-
-    @property
-    def remaining_parameters(self) -> int:
-        """Parameters of the finished layer, and its bias."""
-        return self.rule.parameters(self.rank) + math.prod(self.rule.bias_shape) * self.has_bias
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "layer": self._original,
-            "stages": [_without_build(stage) for stage in self.stages],
-            "rank": self.rank,
-            "method": self.method,
-            "factorization": self.factorization,
-        }
-
-
-def _without_build(layer) -> dict:
-    config = keras.saving.serialize_keras_object(layer)
-    config.pop("build_config", None)  # built in `Composed.build`, under its name
-    return config
 
 
 WRAPPERS = (CLoRA, Composed)

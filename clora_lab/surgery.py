@@ -178,16 +178,17 @@ def _moments(model, layers: dict, asked: dict, inputs, batch: int = 32) -> dict[
 def finalize(model: keras.Model, force: bool = False, keep_factors: bool = False) -> keras.Model:
     """Return the compressed model: stock Keras layers only, W gone.
 
-    A wrapped layer becomes two layers, ``<name>_down`` without bias and activation and ``<name>`` with
-    them, s = alpha / rank multiplied into the second kernel; of an embedding an Embedding and a Dense. Every
-    layer of the result is trainable.
+    A wrapped layer becomes the chain of its rule, as a rule two layers, ``<name>_down`` without bias and
+    activation and ``<name>`` with them, s = alpha / rank multiplied into the last kernel; of an embedding an
+    Embedding and a Dense. What its method trained is all there, but for a method that truncates. Every layer
+    of the result is trainable.
 
     No stock layer holds loralib's factors apart. By default their convolution becomes one Conv2D whose
     kernel is the product: it runs anywhere, but its file is as large as the original's; `report` counts the
     factors as stored as long as the model is in memory, and the whole kernel once it was saved and loaded,
     since that is what the file holds. With `keep_factors` it becomes a `clora_lab.rules.loralib.KernelPair`:
     the file holds the factors only, can be trained further as factors, and needs this package to load. Either
-    way it runs as many parameters as W had; `factorization="pair"` is the one that also runs fewer.
+    way it runs as many parameters as W had; the other factorisations also run fewer.
 
     Args:
         model: a model made by `compress`, at the end of its decay; it is not changed.

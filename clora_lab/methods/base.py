@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from clora_lab import _checks, layers, methods, rules
+from clora_lab.composed import Composed
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ def get(method, **settings) -> Method:
 
 def of(wrapper: keras.layers.Layer) -> Method:
     """The method that made a `CLoRA` or a `Composed` layer, with its settings."""
-    if isinstance(wrapper, layers.Composed):
+    if isinstance(wrapper, Composed):
         return get(wrapper.method)
     cls = methods.find(wrapper.method)
     fields = {field.name: getattr(wrapper, field.name) for field in dataclasses.fields(cls)}

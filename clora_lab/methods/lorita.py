@@ -9,7 +9,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from clora_lab import _checks, layers, rules
+from clora_lab import _checks, rules
+from clora_lab.composed import Composed
 from clora_lab.methods.base import Method, ended, kernel_of
 from clora_lab.rules.conv import ConvRule
 
@@ -66,7 +67,7 @@ class LoRITa(Method):
     def wrap(self, layer, rule, rank, seed):
         stages = self._stages(layer)
         settings = {"method": self.to_dict(), "factorization": rule.factorization}
-        return [layers.Composed(type(layer).from_config(layer.get_config()), stages, rank, **settings)]
+        return [Composed(type(layer).from_config(layer.get_config()), stages, rank, **settings)]
 
     def _stages(self, layer) -> list[keras.layers.Layer]:
         """The unbuilt factors: the layer split at full width, and its square part again, N - 1 times."""
@@ -131,7 +132,7 @@ class LoRITa(Method):
         return ended(rule.chain(rank, config), rule.kernels(factors), bias)
 
 
-def collapsed(composed: layers.Composed) -> np.ndarray:
+def collapsed(composed: Composed) -> np.ndarray:
     """The kernel that a chain of factors stands for: their product, in the shape of the layer's own."""
     product = None
     for stage in composed.stages:
@@ -165,7 +166,7 @@ def _padded(value, shape) -> np.ndarray:
     return padded
 
 
-def _largest(group: list[layers.Composed]) -> list[int]:
+def _largest(group: list[Composed]) -> list[int]:
     """Ranks that keep the largest singular values of a group for no more parameters than its own ranks."""
     spectra = []
     for layer in group:
