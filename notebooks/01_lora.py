@@ -282,12 +282,12 @@ for layer in toy.layers:
 
 # %%
 ranks = np.arange(1, 201)
-rules = [rules.rule(layer) for layer in toy.layers[:2]]
+toy_rules = [rules.rule(layer) for layer in toy.layers[:2]]
 share = {
     f"{r.name} ({r.matrix_shape[0]} to {r.matrix_shape[1]})": r.parameters(1) * ranks / r.kernel_size
-    for r in rules
+    for r in toy_rules
 }
-places = {f"break-even at {r.break_even_rank}": r.break_even_rank for r in rules}
+places = {f"break-even at {r.break_even_rank}": r.break_even_rank for r in toy_rules}
 fig = marks.lines(
     pd.DataFrame(share, index=ranks),
     "A pair's parameters as a share of W's",
