@@ -8,6 +8,7 @@ made without pyplot, so none has to be closed; as the last value of a notebook c
 from __future__ import annotations
 
 import functools
+import math
 import os
 import tempfile
 import textwrap
@@ -28,6 +29,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFor
 
 from clora_lab import _checks, methods
 
+TITLE, SUBTITLE = 11, 9  # points
 WIDTH = 6.4  # inches; a third of a screen of 1,920 px at 100 dpi
 
 BLUE, ORANGE, GREEN, RED, PINK, BROWN, _, GREY, _, SKY = sns.color_palette("colorblind").as_hex()
@@ -155,11 +157,11 @@ def wrap_title(title: str, subtitle: str = "") -> tuple[str, str]:
 def set_title(fig: Figure, title: str, subtitle: str = "", **place) -> None:
     """Write a bold title and a lighter subtitle below it, left-aligned, inside the layout."""
     title, subtitle = wrap_title(title, subtitle)
-    # Blank lines reserve the height: constrained layout knows of one title only.
-    room = "\n " * (subtitle.count("\n") + 1) if subtitle else ""
+    # Blank lines reserve the height: constrained layout knows of one title only, which is in larger print.
+    room = "\n " * math.ceil((subtitle.count("\n") + 1) * SUBTITLE / TITLE) if subtitle else ""
     style = {"ha": "left", "linespacing": 1.3}
-    head = fig.suptitle(title + room, x=0.01, fontsize=11, weight="bold", **style, **place)
-    style |= {"va": "bottom", "fontsize": 9, "color": FAINT}
+    head = fig.suptitle(title + room, x=0.01, fontsize=TITLE, weight="bold", **style, **place)
+    style |= {"va": "bottom", "fontsize": SUBTITLE, "color": FAINT}
     fig.add_artist(Annotation(subtitle, (0, 0), xycoords=head, **style))
 
 
