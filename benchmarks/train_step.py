@@ -23,7 +23,7 @@ import pandas as pd  # noqa: E402
 import clora_lab as cl  # noqa: E402
 from clora_lab.lab import tables  # noqa: E402
 from clora_lab.lab.nets import mlp  # noqa: E402
-from clora_lab.studies.experiments import STEPS_PER_EXECUTION  # noqa: E402
+from clora_lab.studies import toy  # noqa: E402
 
 OPEN = 0.56  # share of the slides' schedule during which the noise is on: (1 - 0.3) * (0.85 - 0.05)
 
@@ -52,7 +52,7 @@ def measure(batch, rounds, steps):
     candidates = nets()
     for net, _ in candidates.values():
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        net.compile("adam", loss, steps_per_execution=STEPS_PER_EXECUTION)
+        net.compile("adam", loss, steps_per_execution=toy.STEPS_PER_EXECUTION)
     rows = []
     for _ in range(rounds + 1):
         row = {}

@@ -33,16 +33,18 @@ import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 
 import clora_lab as cl  # noqa: E402
-from clora_lab.lab import runner, tables  # noqa: E402
+from clora_lab.lab import bench, tables  # noqa: E402
 from clora_lab.lab.nets import vgg  # noqa: E402
 from clora_lab.studies import vgg16  # noqa: E402
 
 
 def wrapped(dense, method, factorization):
     """The dense net with pairs of rank 16 beside W; the noise stays on, as d is a little below 1."""
-    experiment = vgg16.Experiment("cifar10", method, RANK, RANK, factorization)
+    run = vgg16.STUDY.run(
+        dataset="cifar10", method=method, rank=RANK, dense_rank=RANK, factorization=factorization
+    )
     slow = cl.LinearDecay(total_steps=10**9, begin=0.0, end=1.0)
-    return cl.compress(dense, method=method, schedule=slow, **vgg16.arguments(experiment, dense))
+    return cl.compress(dense, method=method, schedule=slow, **vgg16.STUDY.hooks.compression(run, dense))
 
 
 def finished(dense, factorization):
@@ -252,7 +254,7 @@ def _peak():
 
 
 def _made_on():
-    made = runner.provenance()
+    made = bench.provenance()
     versions = f"{made['backend']} {made['backend_version']}, Keras {made['keras_version']}"
     return f"{versions}, {made['processor']}, {made['date']}; load {os.getloadavg()[0]:.1f} at the end"
 

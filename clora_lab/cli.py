@@ -1,7 +1,8 @@
-"""The command line: ``python -m clora_lab {reproduce,pretrain,figures,report,audit,data}``.
+"""The command line: ``python -m clora_lab {reproduce,report,figures,audit,collect,pretrain,data}``.
 
-Exit codes: 0 done; 2 wrong arguments; 3 a dataset is missing or damaged; 4 results or figures can't be
-read or written; 5 some runs failed (the others are recorded); 130 interrupted (finished runs are recorded).
+Exit codes: 0 done; 2 wrong arguments; 3 a data set or weights are missing or damaged; 4 results or figures
+can't be read or written; 5 some runs failed (the others are recorded); 130 interrupted (finished runs are
+recorded). Only what trains or draws a net loads Keras; help, tables and errors don't.
 """
 
 from __future__ import annotations
@@ -9,14 +10,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-DATASET, RESULTS, FAILED, INTERRUPTED = 3, 4, 5, 130
+from clora_lab import studies
 
-GAP = "accuracy in percent; n: seeds; diff.: measured - published; gap: measured - dense, in points"
+DATASET, RESULTS, FAILED, INTERRUPTED = 3, 4, 5, 130
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # that there is no GPU is not an error
 
@@ -27,15 +29,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-reproduce_app = typer.Typer(
-    help="Run a study and show it beside the published numbers.", no_args_is_help=True
-)
-app.add_typer(reproduce_app, name="reproduce")
 
 ResultsOption = Annotated[
     Path | None,
     typer.Option(help="Folder of the results; by default the recorded ones of this project."),
 ]
+NAMES = ", ".join(entry.name for entry in studies.STUDIES)
 
 
 @contextlib.contextmanager
@@ -65,326 +64,260 @@ def _leave(message, code: int):
     raise typer.Exit(code)
 
 
-def _dataset(name: str, among: tuple[str, ...], study: str) -> str:
-    """The data set that a study takes, on this machine and whole; before anything slow is imported."""
-    from clora_lab.lab.data import registry as datasets
-
-    name = datasets.resolve(name, among)
-    datasets.require(name, f"python -m clora_lab reproduce {study} --dataset {{name}}")
-    return name
+# --- reproduce ----------------------------------------------------------------------------------------
 
 
-def _title(dataset: str) -> str:
-    from clora_lab.lab.data import registry as datasets
-
-    return datasets.title(dataset)
-
-
-def _integers(argument: str, text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise ValueError(
-            f"`{argument}` must be integers separated by commas, such as 16,32,64. Received: {text!r}."
-        ) from None
-
-
-@reproduce_app.command("toy")
-def reproduce_toy(
-    dataset: Annotated[
-        str,
-        typer.Option(help="auto (Fashion-MNIST if it can be had, else digits), fashion_mnist or digits."),
-    ] = "auto",
-    ranks: Annotated[str, typer.Option(help="Ranks, separated by commas; by default the slides'.")] = "",
-    seeds: Annotated[int, typer.Option(help="Number of seeds, from 0 on.", min=1)] = 1,
-    variants: Annotated[
-        str,
-        typer.Option(help="Recipes, separated by commas: slides, cosine, noise_to_end, recipe."),
-    ] = "slides,noise_to_end",
-    epochs: Annotated[int, typer.Option(help="Epochs of each training.", min=1)] = 30,
-    jobs: Annotated[int, typer.Option(help="Processes; 0 for one for each core.", min=0)] = 0,
-    results: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out/results"),
-    figures: Annotated[Path, typer.Option(help="Folder for the figures.")] = Path("out/figures"),
+@app.command(
+    "reproduce",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+)
+def reproduce(
+    context: typer.Context,
+    study: Annotated[str, typer.Argument(help=f"{NAMES}.")] = "",
+    jobs: Annotated[int | None, typer.Option(help="Processes; 0 for one for each core.", min=0)] = None,
+    out: Annotated[Path, typer.Option(help="Folder for results/ and figures/.")] = Path("out"),
+    results: Annotated[Path | None, typer.Option(help="Folder for the results.")] = None,
+    figures: Annotated[Path | None, typer.Option(help="Folder for the figures.")] = None,
 ):
-    """The toy project: four methods, three ranks, all baselines, beside the published table.
+    """Carry out a study's grid and show it beside the published numbers.
 
+    What is not named has the study's default; several values, separated by commas, are all carried out.
     Killed at any moment and run again, it goes on where it stopped.
-
-    Examples:
-
-        python -m clora_lab reproduce toy
-
-        python -m clora_lab reproduce toy --dataset digits --jobs 2
-
-        python -m clora_lab reproduce toy --seeds 5 --variants slides,cosine --ranks 16
     """
+    if not study or study.startswith("-") or "--help" in context.args:
+        _help(context, study)
+        return
     with _errors():
-        from clora_lab.lab import processes
-
-        processes.limit_threads()
-        dataset = _dataset(dataset, ("fashion_mnist", "digits"), "toy")  # before imports that take seconds
-        from clora_lab.lab import runner, tables
-        from clora_lab.lab.results import ResultsStore
-        from clora_lab.slides import gallery, published
-        from clora_lab.studies import experiments
-
-        grid = experiments.toy_grid(
-            dataset,
-            ranks=_integers("ranks", ranks) if ranks else None,
-            seeds=range(seeds),
-            variants=variants.split(","),
-            epochs=epochs,
-        )
-        store = ResultsStore(results, "toy")
-        title = _title(dataset)
-        typer.echo(f"Toy study on {title}: {len(grid)} runs; results in {store.path}")
-        rows = runner.run_grid(grid, store, jobs=jobs or os.cpu_count())
-        if "slides" in variants.split(","):
-            for split in ("validation", "test"):
-                comparison = published.compare(rows, dataset=dataset, split=split)
-                note = comparison.attrs["note"]
-                title_of = comparison.attrs["title"] + (f" ({note})" if note else "")
-                tables.show(tables.compact(comparison), title_of, GAP)
-        summary = tables.summarise(rows[rows["variant"] != "slides"])
-        if len(summary):
-            tables.show(summary, f"Other recipes on {title}")
-        history = store.read_history()
-        history = history[history["config"].isin(set(rows["config"]))]
-        _draw(rows, history, dataset, figures, gallery)
-
-
-@reproduce_app.command("vgg16")
-def reproduce_vgg16(
-    dataset: Annotated[
-        str,
-        typer.Option(help="auto, cifar10_jpeg (a folder of images, CLORA_CIFAR10), cifar10 or digits32."),
-    ] = "auto",
-    part: Annotated[
-        str, typer.Option(help="slides (5,000 / 1,000 images), full (50,000 / 10,000) or tiny.")
-    ] = "slides",
-    ranks: Annotated[
-        str, typer.Option(help="Ranks CONV/DENSE, separated by commas; by default the slides' six.")
-    ] = "",
-    methods: Annotated[str, typer.Option(help="Methods and baselines; by default all.")] = "",
-    factorizations: Annotated[
-        str,
-        typer.Option(help="loralib (the slides'), pair, pair_equal (as many parameters as loralib)."),
-    ] = "loralib",
-    seeds: Annotated[int, typer.Option(help="Number of seeds, from 0 on.", min=1)] = 1,
-    variants: Annotated[
-        str,
-        typer.Option(help="Recipes: slides, short (few epochs, large steps), modern (augmentation, cosine)."),
-    ] = "slides",
-    model: Annotated[str, typer.Option(help="vgg16, or small_vgg (seconds on a laptop).")] = "vgg16",
-    start: Annotated[str, typer.Option(help="random, or imagenet (keras.applications).")] = "random",
-    epochs: Annotated[int, typer.Option(help="Epochs of a training; 0 for the recipe's.", min=0)] = 0,
-    dense_epochs: Annotated[int, typer.Option(help="The same of the dense net.", min=0)] = 0,
-    precision: Annotated[str, typer.Option(help="float32, or mixed_bfloat16 (faster).")] = "float32",
-    jobs: Annotated[int, typer.Option(help="Processes; 0 for one for each core.", min=0)] = 1,
-    results: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out/results"),
-):
-    """VGG16 on CIFAR-10: convolutions and dense layers compressed, beside the published table.
-
-    Killed at any moment and run again, it goes on from the last finished epoch. On a CPU the slides' grid
-    takes days; on a GPU (KERAS_BACKEND=jax or torch) hours.
-
-    Examples:
-
-        python -m clora_lab reproduce vgg16 --dataset digits32 --model small_vgg --part tiny --ranks 4/4
-
-        python -m clora_lab reproduce vgg16 --variants short --ranks 16/16 --precision mixed_bfloat16
-
-        KERAS_BACKEND=jax python -m clora_lab reproduce vgg16 --part full --seeds 3 --start imagenet
-    """
-    with _errors():
-        from clora_lab.lab import processes
-
-        if jobs != 1:
-            processes.limit_threads()
-        dataset = _dataset(dataset, ("cifar10_jpeg", "cifar10", "digits32"), "vgg16")
+        home = studies.get(study)
+        chosen = _chosen(home, context.args)
+        datasets = chosen.pop("dataset", ["auto"])
+        for name in datasets:  # all that can be wrong in a word is said before a download
+            home.grid(**{**chosen, "dataset": home.data[-1] if name == "auto" else name})
         from clora_lab.lab import runner
-        from clora_lab.lab.results import ResultsStore
-        from clora_lab.studies import vgg16
+        from clora_lab.lab.store import Store
 
-        changes = {"epochs": epochs, "dense_epochs": dense_epochs}
-        grid = vgg16.grid(
-            dataset,
-            ranks=_rank_pairs(ranks) if ranks else vgg16.RANKS,
-            seeds=range(seeds),
-            factorizations=factorizations.split(","),
-            methods=methods.split(",") if methods else vgg16.METHODS,
-            variants=variants.split(","),
-            part=part,
-            model=model,
-            start=start,
-            precision=precision,
-            **{name: value for name, value in changes.items() if value},
-        )
-        store = ResultsStore(results, "vgg16")
-        title = grid[0].title
-        typer.echo(f"{title}: {len(grid)} runs; results in {store.path}")
-        rows = runner.run_grid(grid, store, jobs=jobs or os.cpu_count())
-        _show_parts(rows, "vgg16")
+        grid = home.grid(dataset=[home.resolve(name) for name in datasets], **chosen)
+        store = Store(results or out / "results", home)
+        typer.echo(f"{home.title}: {home.title_of(grid[-1])}: {len(grid)} runs; results in {store.runs}")
+        workers = home.jobs if jobs is None else jobs
+        rows = runner.run_grid(grid, store, jobs=workers or os.cpu_count())
+        home.hooks.report(home, rows)
+        pictures = _pictures(home, rows, store, figures or out / "figures")
+        typer.echo(f"{len(grid)} runs are recorded in {store.runs}; {pictures}")
 
 
-@reproduce_app.command("bert")
-def reproduce_bert(
-    dataset: Annotated[
-        str, typer.Option(help="auto (IMDB if it can be had, else synthetic), imdb or synthetic.")
-    ] = "auto",
-    model: Annotated[str, typer.Option(help="bert_tiny, bert_small or minilm.")] = "bert_tiny",
-    start: Annotated[
-        str,
-        typer.Option(help="preset, package, pretrained_here, random, or a folder; the model's usual one."),
-    ] = "",
-    fraction: Annotated[float, typer.Option(help="Share of the reviews, in (0, 1].")] = 1.0,
-    sequence: Annotated[int, typer.Option(help="Tokens of a text; 0 for the model's usual.", min=0)] = 0,
-    ranks: Annotated[str, typer.Option(help="Ranks, separated by commas.")] = "16,32,64",
-    methods: Annotated[str, typer.Option(help="Methods and baselines; by default all.")] = "",
-    scopes: Annotated[
-        str,
-        typer.Option(
-            help="attention (the slides'), encoder (the feed-forward halves too), encoder_ff_wide (those at "
-            "2.75 times attention's rank), model (encoder, pooler and token embedding), separated by commas."
-        ),
-    ] = "attention",
-    seeds: Annotated[int, typer.Option(help="Number of seeds, from 0 on.", min=1)] = 1,
-    variants: Annotated[
-        str,
-        typer.Option(
-            help="Recipes, separated by commas: slides, short (few steps, larger ones), recipe (start from "
-            "the activations, cosine rate), distilled (the same, learning from the dense net)."
-        ),
-    ] = "slides",
-    epochs: Annotated[int, typer.Option(help="Epochs of a training; 0 for the recipe's.", min=0)] = 0,
-    dense_epochs: Annotated[int, typer.Option(help="The same of the dense net, at most.", min=0)] = 0,
-    learning_rate: Annotated[
-        float, typer.Option(help="Of Adam at the start; 0 for the recipe's.", min=0.0)
-    ] = 0.0,
-    dense_learning_rate: Annotated[float, typer.Option(help="The same of the dense net.", min=0.0)] = 0.0,
-    patience: Annotated[
-        int, typer.Option(help="Epochs that the dense net waits for a better one; 0 for 2.", min=0)
-    ] = 0,
-    jobs: Annotated[int, typer.Option(help="Processes; 0 for one for each core.", min=0)] = 1,
-    results: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out/results"),
+def _chosen(home, words: list[str]) -> dict[str, list]:
+    """The fields that the words of a command line choose: FIELD=VALUE,VALUE or --field VALUE,VALUE."""
+    pairs = dict(_pairs(words))
+    named = [text for name, text in pairs.items() if name.removesuffix("s") == "method"]
+    wanted = named[0].split(",") if named else ()
+    chosen = {}
+    for name, text in pairs.items():
+        if name == "seeds":  # so many, from 0 on
+            chosen["seed"] = range(home.fields["seed"].parse(name, text))
+            continue
+        singular = name.removesuffix("s")
+        name = name if name in home.fields or singular not in (*home.fields, home.recipes) else singular
+        name = "variant" if name == home.recipes else name
+        each = home.field(name, wanted)
+        values = text.split(",")
+        if name == home.cells[0]:
+            chosen[name] = [tuple(each.parse(name, part) for part in value.split("/")) for value in values]
+        else:
+            chosen[name] = [each.parse(name, value) for value in values]
+    return chosen
+
+
+def _pairs(words: list[str]) -> Iterator[tuple[str, str]]:
+    """(name, text) of each setting; "-" and "_" are one in names."""
+    words = list(words)
+    while words:
+        word = words.pop(0)
+        name, equals, text = word.partition("=")
+        if not equals:
+            if not word.startswith("--") or not words:
+                raise ValueError(
+                    f"Settings are FIELD=VALUE, such as rank=16,32 or seed=0,1,2. Received: {word!r}."
+                )
+            text = words.pop(0)
+        yield name.removeprefix("--").replace("-", "_"), text
+
+
+def _help(context: typer.Context, study: str) -> None:
+    """The command's help, and with a study's name its fields."""
+    typer.echo(context.get_help())
+    name = study if study in studies.HOMES else "toy"
+    home = studies.get(name)
+    typer.echo(f"\nFields of {name} (`{home.title}`), with what they are unless you say otherwise:\n")
+    for field, each in home.fields.items():
+        choices = f" [{', '.join(map(str, each.choices))}]" if each.choices else ""
+        typer.echo(f"  {field}={each.default}".ljust(34) + f" {each.words}{choices}")
+    typer.echo(f"\n  variant is one of {', '.join(home.variants)}; dataset may be auto.")
+    typer.echo("\nExamples:\n")
+    for line in home.examples:
+        typer.echo(f"  python -m clora_lab reproduce {name} {line}".rstrip())
+
+
+def _pictures(home, rows, store, folder: Path) -> str:
+    """Draw what can be drawn of a study; returns where the pictures are, in words."""
+    if home.name not in DRAWN:
+        return f"their pictures: python -m clora_lab figures --results {store.folder}"
+    history = store.read_history()
+    history = history[history["config"].isin(set(rows["config"]))]
+    count = sum(_draw(rows, history, dataset, folder) for dataset in rows["dataset"].unique())
+    return f"{count} pictures of them are in {folder}"
+
+
+# --- what was recorded --------------------------------------------------------------------------------
+
+
+@app.command("report")
+def report(
+    study: Annotated[str, typer.Argument(help=f"{NAMES}.")] = "toy",
+    dataset: Annotated[str, typer.Option(help="Rows of one data set; by default of all.")] = "",
+    split: Annotated[str, typer.Option(help="validation (as in the slides) or test.")] = "test",
+    results: ResultsOption = None,
+    markdown: Annotated[bool, typer.Option(help="Only the README's table, as Markdown.")] = False,
 ):
-    """BERT on IMDB: attention compressed, or the encoder, or the model, beside the published table.
-
-    Killed at any moment and run again, it goes on from the last finished epoch.
+    """Print a study's recorded rows as tables, beside the slides' where they compare.
 
     Examples:
 
-        python -m clora_lab reproduce bert --dataset synthetic --start random --ranks 16 --epochs 2
+        python -m clora_lab report
 
-        python -m clora_lab reproduce bert --seeds 3 --ranks 16
+        python -m clora_lab report vgg16
 
-        python -m clora_lab reproduce bert --model minilm --scopes encoder --variants distilled --ranks 63
-
-        KERAS_BACKEND=jax python -m clora_lab reproduce bert --model bert_small --seeds 3
+        python -m clora_lab report --split validation --results out/results
     """
     with _errors():
-        from clora_lab.lab import processes
+        from clora_lab import _checks
 
-        if jobs != 1:
-            processes.limit_threads()
-        dataset = _dataset(dataset, ("imdb", "synthetic"), "bert")
-        from clora_lab.lab import runner
-        from clora_lab.lab.results import ResultsStore
-        from clora_lab.studies import bert
+        _checks.one_of("split", split, ("validation", "test"))
+        home = studies.get(study)
+        store = _store(results, home)
+        rows = _of(dataset, store.read(), store)
+        if markdown:
+            typer.echo(home.hooks.markdown(home, rows, split))
+            return
+        from clora_lab.lab import tables
 
-        changes = {"epochs": epochs, "dense_epochs": dense_epochs, "sequence": sequence, "start": start}
-        changes |= {"learning_rate": learning_rate, "dense_learning_rate": dense_learning_rate}
-        changes |= {"patience": patience}
-        grid = bert.grid(
-            dataset,
-            model,
-            ranks=_integers("ranks", ranks),
-            seeds=range(seeds),
-            scopes=scopes.split(","),
-            methods=methods.split(",") if methods else bert.METHODS,
-            variants=variants.split(","),
-            fraction=fraction,
-            **{name: value for name, value in changes.items() if value},
-        )
-        store = ResultsStore(results, "bert")
-        title = grid[0].title
-        typer.echo(f"{title}: {len(grid)} runs; results in {store.path}")
-        rows = runner.run_grid(grid, store, jobs=jobs or os.cpu_count())
-        _show_parts(rows, "bert")
+        home.hooks.report(home, rows, (split,))
+        machine = rows[["backend", "keras_version", "processor", "date"]].drop_duplicates()
+        tables.show(machine, "Measured with")
 
 
-@reproduce_app.command("future")
-def reproduce_future(
+@app.command("figures")
+def draw_figures(
     dataset: Annotated[
-        str,
-        typer.Option(help="auto (Fashion-MNIST if it can be had, else digits), fashion_mnist or digits."),
-    ] = "auto",
-    questions: Annotated[
-        str,
-        typer.Option(help="inits, noise, surface (all of spread x gate x end: 50 runs a seed)."),
-    ] = "inits,noise",
-    seeds: Annotated[int, typer.Option(help="Number of seeds, from 0 on.", min=1)] = 5,
-    epochs: Annotated[int, typer.Option(help="Epochs of each training.", min=1)] = 10,
-    jobs: Annotated[int, typer.Option(help="Processes; 0 for one for each core.", min=0)] = 0,
-    results: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out/results"),
+        str, typer.Option(help="Rows of the toy project: fashion_mnist; digits draws those alone.")
+    ] = "fashion_mnist",
+    results: ResultsOption = None,
+    out: Annotated[Path, typer.Option(help="Folder for the figures.")] = Path("out/figures"),
+    lang: Annotated[str, typer.Option(help="Labels of the drawings and the page: en, or ko.")] = "en",
 ):
-    """The slides' open questions on the toy project: how the pair starts, and which noise helps.
+    """Draw every figure of the slides, published and measured, as PNG and SVG, and a page that compares them.
 
-    Killed at any moment and run again, it goes on where it stopped.
+    Open index.html in the folder. What is not recorded yet is a note there, never a picture.
 
     Examples:
 
-        python -m clora_lab reproduce future --dataset digits --seeds 2
+        python -m clora_lab figures
 
-        python -m clora_lab reproduce future --questions inits
+        python -m clora_lab figures --lang ko --out out/figures_ko
 
-        python -m clora_lab reproduce future --dataset digits --questions surface
+        python -m clora_lab figures --results out/results --dataset digits
     """
     with _errors():
-        from clora_lab.lab import processes
+        from clora_lab import _checks
 
-        processes.limit_threads()
-        dataset = _dataset(dataset, ("fashion_mnist", "digits"), "future")
-        from clora_lab.lab import runner
-        from clora_lab.lab.results import ResultsStore
-        from clora_lab.studies import future
+        _checks.one_of("lang", lang, ("en", "ko"))
+        store = _store(results, studies.get("toy"))
+        rows = _of(dataset, store.read(), store)
+        if dataset == "fashion_mnist":
+            from clora_lab.slides import page
 
-        grid = future.grid(dataset, range(seeds), questions.split(","), epochs=epochs)
-        store = ResultsStore(results, future.STUDY)
-        title = f"{_title(dataset)}, rank {grid[-1].rank}, {epochs} epochs"
-        typer.echo(f"Future steps on {title}: {len(grid)} runs; results in {store.path}")
-        rows = runner.run_grid(grid, store, jobs=jobs or os.cpu_count())
-        _show_answers(rows, questions=questions.split(","))
-
-
-def _show_answers(rows, split: str = "test", questions=("inits", "noise", "surface")):
-    from clora_lab.lab import tables
-    from clora_lab.lab.frames import MissingResults
-    from clora_lab.studies import future
-
-    note = f"{split} accuracy in percent; difference: points from the slides' recipe, paired by seed"
-    for question in questions:
-        with contextlib.suppress(MissingResults):  # a question that was not recorded
-            tables.show(future.compact(future.answers(rows, question, split)), question, note)
+            logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # a font without bold
+            saved = page.save_slide_figures(out, store.folder, lang)
+            for stem, note in saved.notes:
+                typer.echo(f"note: {stem}: {note}", err=True)
+            typer.echo(f"{len(saved.files)} files in {out}; open {saved.files[-1]}")
+            return
+        typer.echo(f"{_draw(rows, store.read_history(), dataset, out)} files in {out}")
 
 
-def _show_parts(rows, study: str, split: str = "test"):
-    from clora_lab.lab import tables
-    from clora_lab.studies import overview
+@app.command("audit")
+def audit_slides(
+    kind: Annotated[
+        str, typer.Option(help="arithmetic (the slides' rules), convention (other ways to count), or both.")
+    ] = "both",
+    everything: Annotated[bool, typer.Option("--all", help="Also what agrees.")] = False,
+):
+    """Compute again what the slides derive, and list what does not agree: no data set, no training.
 
-    for title, part in overview.parts(rows, study):
-        note = f"{split} accuracy in percent; gap: points from the dense net; n: seeds"
-        tables.show(overview.table(part, split), title, note)
+    Examples:
+
+        python -m clora_lab audit
+
+        python -m clora_lab audit --kind arithmetic --all
+    """
+    with _errors():
+        from clora_lab.slides import audit
+
+        typer.echo(audit.report(kind, everything))
 
 
-def _rank_pairs(text: str) -> list[tuple[int, int]]:
-    pairs = []
-    for pair in text.split(","):
-        values = _integers("ranks", pair.replace("/", ","))
-        if len(values) != 2:
-            raise ValueError(f"`ranks` must be pairs such as 16/16,32/32. Received: {text!r}.")
-        pairs.append(tuple(values))
-    return pairs
+@app.command("collect")
+def collect(
+    study: Annotated[str, typer.Argument(help=f"{NAMES}.")] = "toy",
+    results: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("out/results"),
+):
+    """Gather the finished runs of a study, a file each, in the two CSV files that can be committed.
+
+    Example:
+
+        python -m clora_lab collect bert --results data/results
+    """
+    with _errors():
+        store = _store(results, studies.get(study))
+        files = store.collect()
+        typer.echo(f"{len(store.finished())} runs in {files[0]}, their epochs in {files[1].name}")
+
+
+def _store(folder: Path | None, home):
+    from clora_lab.lab.paths import data_dir
+    from clora_lab.lab.store import Store
+
+    store = Store(folder or data_dir() / "results", home)
+    if not store.exists():
+        command = f"python -m clora_lab reproduce {home.name}"
+        raise FileNotFoundError(f"There are no results in {store.path}. Make them with: {command}")
+    return store
+
+
+def _of(dataset: str, rows, store):
+    """The rows of one data set, or all."""
+    if not dataset:
+        return rows
+    found = rows[rows["dataset"] == dataset]
+    if found.empty:
+        there = sorted(set(rows["dataset"]))
+        raise ValueError(f"`dataset` {dataset!r} has no rows in {store.path}. There are: {there}.")
+    return found
+
+
+def _draw(rows, history, dataset: str, folder: Path) -> int:
+    from clora_lab.slides import gallery
+
+    files, missing = gallery.save_toy_figures(rows, history, dataset, folder)
+    for line in missing:  # of a partial grid; the other figures are drawn
+        typer.echo(f"note: not drawn: {line}", err=True)
+    return len(files)
+
+
+DRAWN = ("toy",)  # the slides' figures are drawn of these by `reproduce`
+
+
+# --- data and start values ----------------------------------------------------------------------------
 
 
 @app.command("pretrain")
@@ -446,130 +379,6 @@ def pretrain(
         typer.echo(f"Weights in {place}")
 
 
-@app.command("figures")
-def draw_figures(
-    dataset: Annotated[
-        str, typer.Option(help="Rows of the toy project: fashion_mnist; digits draws those alone.")
-    ] = "fashion_mnist",
-    results: ResultsOption = None,
-    out: Annotated[Path, typer.Option(help="Folder for the figures.")] = Path("out/figures"),
-    lang: Annotated[str, typer.Option(help="Labels of the drawings and the page: en, or ko.")] = "en",
-):
-    """Draw every figure of the slides, published and measured, as PNG and SVG, and a page that compares them.
-
-    Open index.html in the folder. What is not recorded yet is a note there, never a picture.
-
-    Examples:
-
-        python -m clora_lab figures
-
-        python -m clora_lab figures --lang ko --out out/figures_ko
-
-        python -m clora_lab figures --results out/results --dataset digits
-    """
-    with _errors():
-        from clora_lab import _checks
-
-        _checks.one_of("lang", lang, ("en", "ko"))
-        store = _store(results)
-        rows = store.read()
-        if not (rows["dataset"] == dataset).any():
-            found = sorted(set(rows["dataset"]))
-            raise ValueError(f"`dataset` {dataset!r} has no rows in {store.path}. There are: {found}.")
-        if dataset == "fashion_mnist":
-            from clora_lab.slides import page
-
-            logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # a font without bold
-            saved = page.save_slide_figures(out, store.folder, lang)
-            for stem, note in saved.notes:
-                typer.echo(f"note: {stem}: {note}", err=True)
-            typer.echo(f"{len(saved.files)} files in {out}; open {saved.files[-1]}")
-            return
-        from clora_lab.slides import gallery
-
-        _draw(rows, store.read_history(), dataset, out, gallery)
-
-
-@app.command("report")
-def report(
-    study: Annotated[str, typer.Argument(help="toy, vgg16, bert or future.")] = "toy",
-    dataset: Annotated[
-        str, typer.Option(help="Of the studies toy and future: fashion_mnist or digits.")
-    ] = "fashion_mnist",
-    split: Annotated[str, typer.Option(help="validation (as in the slides) or test.")] = "test",
-    results: ResultsOption = None,
-    markdown: Annotated[bool, typer.Option(help="Only the README's table, as Markdown.")] = False,
-):
-    """Print the comparison with the slides and the summary of all recorded recipes.
-
-    Examples:
-
-        python -m clora_lab report
-
-        python -m clora_lab report vgg16
-
-        python -m clora_lab report --split validation --results out/results
-    """
-    with _errors():
-        from clora_lab import _checks
-        from clora_lab.lab import tables
-        from clora_lab.slides import published
-        from clora_lab.studies import future, overview
-
-        _checks.one_of("split", split, ("validation", "test"))
-        _checks.one_of("study", study, ("toy", *overview.STUDIES, future.STUDY))
-        store = _store(results, study)
-        rows = store.read()
-        if study in overview.STUDIES:
-            if markdown:
-                typer.echo(overview.markdown(rows, study, split))
-            else:
-                _show_parts(rows, study, split)
-            return
-        rows = rows[rows["dataset"] == dataset]
-        if rows.empty:
-            raise ValueError(f"`dataset` {dataset!r} has no rows in {store.path}.")
-        if study == future.STUDY:
-            if markdown:
-                typer.echo(future.markdown(rows, split))
-            else:
-                _show_answers(rows, split)
-            return
-        if markdown:
-            typer.echo(tables.readme_table(rows, dataset, split))
-            return
-        if (rows["variant"] == "slides").any():
-            comparison = published.compare(rows, dataset=dataset, split=split)
-            tables.show(tables.compact(comparison), comparison.attrs["title"], GAP)
-        summary = tables.summarise(rows)
-        summary = summary[summary["split"] == split].drop(columns=["dataset", "split"])
-        tables.show(summary.assign(mean=100 * summary["mean"], sd=100 * summary["sd"]),
-                    f"All recipes on {dataset}, {split} accuracy in percent")  # fmt: skip
-        machine = rows[["backend", "keras_version", "processor", "date"]].drop_duplicates()
-        tables.show(machine, "Measured with")
-
-
-@app.command("audit")
-def audit_slides(
-    kind: Annotated[
-        str, typer.Option(help="arithmetic (the slides' rules), convention (other ways to count), or both.")
-    ] = "both",
-    everything: Annotated[bool, typer.Option("--all", help="Also what agrees.")] = False,
-):
-    """Compute again what the slides derive, and list what does not agree: no data set, no training.
-
-    Examples:
-
-        python -m clora_lab audit
-
-        python -m clora_lab audit --kind arithmetic --all
-    """
-    with _errors():
-        from clora_lab.slides import audit
-
-        typer.echo(audit.report(kind, everything))
-
-
 @app.command("data")
 def data(
     name: Annotated[str, typer.Argument(help="A data set to make available now; downloads it once.")] = "",
@@ -601,22 +410,3 @@ def data(
         damaged = status.loc[status["state"] == "damaged", "note"].tolist()
         if damaged:
             raise datasets.DatasetDamaged(" ".join(damaged))
-
-
-def _store(folder: Path | None, study: str = "toy"):
-    from clora_lab.lab.paths import data_dir
-    from clora_lab.lab.results import ResultsStore
-
-    store = ResultsStore(folder or data_dir() / "results", study)
-    if not store.path.is_file():
-        raise FileNotFoundError(
-            f"There are no results in {store.path}. Make them with: python -m clora_lab reproduce {study}"
-        )
-    return store
-
-
-def _draw(rows, history, dataset, folder, gallery) -> None:
-    files, missing = gallery.save_toy_figures(rows, history, dataset, folder)
-    for line in missing:  # of a partial grid; the other figures are drawn
-        typer.echo(f"note: not drawn: {line}", err=True)
-    typer.echo(f"{len(files)} files in {folder}")

@@ -64,14 +64,16 @@ from keras.ops import convert_to_numpy as to_numpy
 import clora_lab as cl
 from clora_lab import schedules
 from clora_lab.course import widgets, words
-from clora_lab.lab import training
+from clora_lab.lab import bench, training
 from clora_lab.lab.data import registry as datasets
 from clora_lab.lab.figures import laws, marks
 from clora_lab.lab.figures import training as curves
 from clora_lab.lab.nets import mlp
 from clora_lab.lab.nets import registry as nets
 from clora_lab.slides import drawings, plots
-from clora_lab.studies import experiments
+from clora_lab.studies import toy
+
+TOY = toy.STUDY
 
 # %% [markdown]
 # ## 1 · From adapter to compression (어댑터에서 압축으로)
@@ -97,7 +99,7 @@ notebook.show(drawings.wds_stages())
 
 # %%
 data = datasets.load(DATASET)
-dense, _, _ = experiments.dense_net(experiments.Experiment(DATASET, "dense", seed=SEED, **SIZE))
+dense, _, _ = bench.original_net(TOY.run(dataset=DATASET, method="dense", seed=SEED, **SIZE))
 count = round(len(data.x_train) * SIZE["fraction"])
 x_train, y_train = data.x_train[:count], data.y_train[:count]
 total_steps = -(-count // BATCH_SIZE) * SIZE["epochs"]

@@ -66,14 +66,15 @@ from scipy import stats
 import clora_lab as cl
 from clora_lab import methods
 from clora_lab.course import widgets, words
-from clora_lab.lab import paths, results, runner, tables
+from clora_lab.lab import bench, paths, runner, tables
 from clora_lab.lab.data import registry as datasets
 from clora_lab.lab.figures import compare, laws, training
 from clora_lab.lab.nets import mlp
 from clora_lab.lab.nets import registry as nets
 from clora_lab.slides import plots, published
-from clora_lab.studies import experiments
+from clora_lab.studies import recorded, toy
 
+TOY = toy.STUDY
 SLIDES = published.load("toy")
 
 # %% [markdown]
@@ -187,14 +188,13 @@ if RUN == "recorded":
     rows, history, source = notebook.results("toy")
 elif RUN == "quick":
     data = notebook.dataset()
-    grid = experiments.toy_grid(data, ranks=experiments.RANKS[data][:1], **notebook.size(RUN, data))
+    grid = TOY.grid(dataset=data, rank=TOY.ranks[data][:1], **notebook.size(RUN, data))
     rows, history = notebook.run_live(grid)
     source = words.provenance(rows)
 else:
-    store = results.ResultsStore(paths.cache_dir() / "full", "toy")
-    rows = runner.run_grid(
-        experiments.toy_grid(notebook.dataset(), seeds=SEEDS, variants=tuple(experiments.VARIANTS)), store
-    )
+    store = recorded("toy", paths.cache_dir() / "full")
+    grid = TOY.grid(dataset=notebook.dataset(), seed=SEEDS, variant=tuple(TOY.variants))
+    rows = runner.run_grid(grid, store)
     history, source = store.read_history(), words.provenance(rows)
 notebook.say(source)
 
@@ -711,7 +711,7 @@ print(
 
 # %% [markdown] tags=["exercise"]
 # **Exercise 5** (hard). Run one experiment of your own: noise & bias at **rank 2** on `notebook.dataset()`, in the size of the quick mode
-# (`experiments.Experiment`, `experiments.run`, `course.size`). Predict its ratio and whether it beats SVD *without* training at the same rank; then run both.
+# (`TOY.run`, `bench.carry_out`, `notebook.size`). Predict its ratio and whether it beats SVD *without* training at the same rank; then run both.
 
 # %% tags=["student"]
 # Your code here
@@ -720,10 +720,10 @@ own_accuracy, svd_accuracy = ..., ...
 # %% tags=["solution"] jupyter={"source_hidden": true}
 small = notebook.size("quick", notebook.dataset())
 found = {}
-for method, init in (("noise_bias", "lora"), ("svd", "svd")):
-    own, _ = experiments.run(experiments.Experiment(notebook.dataset(), method, rank=2, init=init, **small))
+for method in ("noise_bias", "svd"):
+    own = bench.carry_out(TOY.run(dataset=notebook.dataset(), method=method, rank=2, **small))
     own = (
-        pd.DataFrame(own)
+        pd.DataFrame(own["values"], columns=["split", "view", "metric", "value"])
         .sort_values("view")
         .drop_duplicates(["split", "metric"])
         .set_index(["split", "metric"])["value"]

@@ -66,13 +66,15 @@ from scipy import stats
 import clora_lab as cl
 from clora_lab import noise
 from clora_lab.course import derivation, widgets, words
+from clora_lab.lab import bench
 from clora_lab.lab.data import registry as datasets
 from clora_lab.lab.figures import laws, marks
 from clora_lab.lab.nets import mlp
 from clora_lab.lab.nets import registry as nets
 from clora_lab.slides import drawings, plots
-from clora_lab.studies import experiments
+from clora_lab.studies import toy
 
+TOY = toy.STUDY
 DATASET = notebook.dataset()
 rng = np.random.default_rng(SEED)
 
@@ -300,7 +302,7 @@ print("The first two moments stay for all three laws; the kurtosis follows d^4."
 
 # %%
 SIZE = notebook.size("quick", DATASET) if RUN == "quick" else {}
-net, _, _ = experiments.dense_net(experiments.Experiment(DATASET, "dense", seed=SEED, **SIZE))
+net, _, _ = bench.original_net(TOY.run(dataset=DATASET, method="dense", seed=SEED, **SIZE))
 data = datasets.load(DATASET)
 fresh = mlp.toy_mlp(data.x_train.shape[1], len(data.classes), seed=SEED)
 kernels = {name: net.get_layer(name).get_weights()[0] for name in nets.targets("toy_mlp")}
@@ -556,7 +558,7 @@ else:
         ("noise_bias", "noise_to_end"),
     }
     size = notebook.size(RUN, DATASET)
-    live = experiments.toy_grid(DATASET, ranks=experiments.RANKS[DATASET][:1], **size)
+    live = TOY.grid(dataset=DATASET, rank=TOY.ranks[DATASET][:1], **size)
     results, history = notebook.run_live([one for one in live if (one.method, one.variant) in wanted])
     source = words.provenance(results)
 notebook.say(source)

@@ -50,7 +50,7 @@ if importlib.util.find_spec("clora_lab") is None:
 # %%
 RUN = "recorded"  # "recorded" | "quick" | "full"
 STUDY_DATASET = "cifar10_jpeg"  # of the recorded rows
-RECIPE = "short"  # of the recorded rows: few epochs, larger steps (vgg16.RECIPES)
+RECIPE = "short"  # of the recorded rows: few epochs, larger steps (`STUDY.variants`)
 LIVE_RANK = 8  # of the small net that sections 1 to 7 train live
 LIVE_METHOD = "noise_bias"  # "wds" | "bias" | "noise" | "noise_bias"
 SEED = 0
@@ -71,7 +71,7 @@ from keras.ops import convert_to_numpy as to_numpy
 import clora_lab as cl
 from clora_lab import factorize, rules
 from clora_lab.course import convolution, words
-from clora_lab.lab import names, paths, results, runner, training
+from clora_lab.lab import bench, names, paths, runner, training
 from clora_lab.lab.data import registry as datasets
 from clora_lab.lab.data.images import standardise
 from clora_lab.lab.figures import conv_figures, marks
@@ -79,8 +79,10 @@ from clora_lab.lab.figures import nets as pictures
 from clora_lab.lab.nets import registry as nets
 from clora_lab.lab.nets import vgg
 from clora_lab.slides import drawings, plots, published, shapes
-from clora_lab.studies import vgg16
+from clora_lab.studies import recorded, vgg16
 
+STUDY = vgg16.STUDY
+TARGETS = nets.targets("vgg16")
 SLIDES = published.load("vgg16")
 rng = np.random.default_rng(SEED)
 
@@ -105,7 +107,7 @@ assert net.count_params() == shapes.total(shapes.VGG16)
 print(
     f"{len(convolutions)} convolutions with {kernels:,} kernel weights, of {net.count_params():,} parameters in all"
 )
-print("targets:", vgg16.TARGETS)
+print("targets:", TARGETS)
 
 # %% [markdown]
 # Slide 18 prints "1.9M" parameters: a misprint by a factor of ten.
@@ -236,10 +238,10 @@ print(counted.to_string(index=False))
 # a real file holds: the same, without biases for the two methods that keep none. The real net, wrapped at ranks 16/16:
 
 # %% tags=["nbval-check-output"]
-experiment = vgg16.Experiment("cifar10", "noise_bias", rank=16, dense_rank=16)
+example = STUDY.run(dataset="cifar10", method="noise_bias", rank=16, dense_rank=16)
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
-    wrapped = cl.compress(net, schedule=experiment.decay(100), **vgg16.arguments(experiment, net))
+    wrapped = cl.compress(net, schedule=example.decay(100), **STUDY.hooks.compression(example, net))
 for convention in ("slides", "slides_head", "model", "layers"):
     print(f"{convention:12} {cl.ratio(net, wrapped, convention):8.4%}   {cl.CONVENTIONS[convention]}")
 assert round(100 * cl.ratio(net, wrapped, "slides_head"), 2) == 6.90
@@ -280,9 +282,7 @@ notebook.show(plots.layer_parameters(16, 16))
 
 # %% tags=["nbval-check-output"]
 ranks = {"block1_conv1": 2, "block5_*": 24, "block*": 16, "dense_*": 16}
-by_layer = cl.compress(
-    net, ranks, "bias", experiment.decay(100), targets=vgg16.TARGETS, factorization="loralib"
-)
+by_layer = cl.compress(net, ranks, "bias", example.decay(100), targets=TARGETS, factorization="loralib")
 chosen = {layer.name: layer.rank for layer in cl.clora_layers(by_layer)}
 print(chosen)
 print(f"left, as the slides count: {cl.ratio(net, by_layer, 'slides'):.2%}")
@@ -300,14 +300,13 @@ if RUN == "recorded":
     rows = rows[(rows["model"] == "vgg16") & (rows["variant"] == RECIPE)]
 elif RUN == "quick":
     size = notebook.size(RUN, DATASET, "vgg16")
-    grid = vgg16.grid(DATASET, [(8, 8)], **size)
-    grid += vgg16.grid(
-        DATASET, [(8, 8)], factorizations=["pair_equal"], methods=["bias", "svd_finetune"], **size
-    )[1:]
+    size |= {"dataset": DATASET, "rank": 8}
+    grid = STUDY.grid(factorization="loralib", **size)
+    grid += STUDY.grid(factorization="pair_equal", method=["bias", "svd_finetune"], **size)[1:]
     rows, history = notebook.run_live(grid)
 else:
-    store = results.ResultsStore(paths.cache_dir() / "full", "vgg16")
-    rows = runner.run_grid(vgg16.grid(DATASET, factorizations=vgg16.FACTORIZATIONS), store)
+    store = recorded("vgg16", paths.cache_dir() / "full")
+    rows = runner.run_grid(STUDY.grid(dataset=DATASET, factorization=vgg16.FACTORIZATIONS), store)
     history = store.read_history()
 notebook.say(words.provenance(rows))
 
@@ -410,10 +409,10 @@ notebook.show(
 # %% [markdown]
 # ## 6. loralib against the pair — 같은 파라미터 수로 비교하기
 #
-# At one rank loralib's factors have more parameters than the pair. `pair_equal` gives each convolution's pair the rank at which it has as many as loralib's (`vgg16.equal_ranks`):
+# At one rank loralib's factors have more parameters than the pair. `pair_equal` gives each convolution's pair the rank at which it has as many as loralib's (`vgg16.ranks`):
 
 # %% tags=["nbval-check-output"]
-equal = vgg16.equal_ranks(net, 16)
+equal, _ = vgg16.ranks(example.replace(factorization="pair_equal"), net)
 print(equal)
 
 # %% [markdown]
@@ -444,26 +443,25 @@ for other in ("pair", "pair_equal"):
 # For this a small net of VGG16's form is trained **here and now** (widths 16, 32, 64; nothing recorded is needed): first dense, then compressed by C-LoRA. What follows is about that net and the data that the cell names.
 
 # %%
-LIVE = vgg16.Experiment(
-    DATASET, LIVE_METHOD, rank=LIVE_RANK, dense_rank=LIVE_RANK, factorization="pair", seed=SEED, variant="short",
-    model="small_vgg", epochs=12 if DATASET == "digits32" else 5, dense_epochs=8 if DATASET == "digits32" else 5,
+LIVE = STUDY.run(
+    dataset=DATASET, method=LIVE_METHOD, rank=LIVE_RANK, dense_rank=LIVE_RANK, factorization="pair", seed=SEED,
+    variant="short", model="small_vgg", epochs=12 if DATASET == "digits32" else 5, dense_epochs=8 if DATASET == "digits32" else 5,
     learning_rate=1e-3, dense_learning_rate=1e-3,
 )  # fmt: skip
 data = datasets.load(DATASET, part=LIVE.part)
-dense, _, _ = vgg16.dense_net(LIVE)
+dense, _, _ = bench.original_net(LIVE)
 total_steps = -(-len(data.y_train) // LIVE.batch_size) * LIVE.epochs
-live = cl.compress(
-    dense, method=LIVE.method, schedule=LIVE.decay(total_steps), **vgg16.arguments(LIVE, dense)
-)
-_, seconds = vgg16.fit(live, LIVE)
-training.forget(vgg16.folder(LIVE))  # the checkpoint of an interrupted run
+ASKED = STUDY.hooks.compression(LIVE, dense)  # rank, targets, factorization
+live = cl.compress(dense, method=LIVE.method, schedule=LIVE.decay(total_steps), **ASKED)
+_, seconds = bench.fit(LIVE, live, STUDY.hooks.data(LIVE))
+training.forget(bench.folder(LIVE))  # the checkpoint of an interrupted run
 final = cl.finalize(live)
 NAME = f"small VGG, {data.title}"
 
 # %%
 x_test = standardise(data.x_test)
 cut = cl.finalize(
-    cl.compress(dense, init="svd", method="bias", schedule=cl.LinearDecay(1), **vgg16.arguments(LIVE, dense)),
+    cl.compress(dense, init="svd", method="bias", schedule=cl.LinearDecay(1), **ASKED),
     force=True,
 )
 for label, model in (
@@ -485,7 +483,7 @@ print(
 # **Predict first.** Will the third line look like the first?
 
 # %%
-svd = cl.compress(dense, init="svd", method="wds", schedule=cl.LinearDecay(1), **vgg16.arguments(LIVE, dense))
+svd = cl.compress(dense, init="svd", method="wds", schedule=cl.LinearDecay(1), **ASKED)
 kept, best = pictures.kept_kernels(live), pictures.kept_kernels(svd)
 
 
@@ -544,7 +542,7 @@ print(at.map("{:.0%}".format).to_string(header=False))
 # %%
 found = {}
 for energy in (0.5, 0.8, 0.95):
-    with_energy = cl.compress(dense, energy, "bias", LIVE.decay(100), targets=vgg16.TARGETS)
+    with_energy = cl.compress(dense, energy, "bias", LIVE.decay(100), targets=TARGETS)
     found[f"{energy:.0%} of the energy"] = {
         layer.name: layer.rank for layer in cl.clora_layers(with_energy)
     } | {"left of the model (%)": 100 * cl.ratio(dense, with_energy, "model")}

@@ -73,7 +73,7 @@ from keras.ops import convert_to_numpy as to_numpy
 import clora_lab as cl
 from clora_lab import rules
 from clora_lab.course import attention, widgets, words
-from clora_lab.lab import names, paths, results, runner, training
+from clora_lab.lab import bench, names, paths, runner, training
 from clora_lab.lab.data import registry as datasets
 from clora_lab.lab.data import text, tokens
 from clora_lab.lab.figures import marks, text_figures
@@ -81,7 +81,9 @@ from clora_lab.lab.figures import nets as pictures
 from clora_lab.lab.nets import registry as nets
 from clora_lab.lab.nets.bert import backbone
 from clora_lab.slides import published, shapes
-from clora_lab.studies import bert
+from clora_lab.studies import bert, recorded
+
+STUDY = bert.STUDY
 
 pd.set_option("display.max_colwidth", 240)
 rng = np.random.default_rng(SEED)
@@ -267,10 +269,10 @@ print("attention before and after, rank 64: the same number of parameters" if sa
 if RUN == "recorded":
     rows, history, source = notebook.results("bert", STUDY_DATASET)
 elif RUN == "quick":
-    rows, history = notebook.run_live(bert.grid(DATASET, **notebook.size(RUN, DATASET, "bert")))
+    rows, history = notebook.run_live(STUDY.grid(dataset=DATASET, **notebook.size(RUN, DATASET, "bert")))
 else:
-    store = results.ResultsStore(paths.cache_dir() / "full", "bert")
-    rows = runner.run_grid(bert.grid(DATASET, **notebook.size(RUN, DATASET, "bert")), store)
+    store = recorded("bert", paths.cache_dir() / "full")
+    rows = runner.run_grid(STUDY.grid(dataset=DATASET), store)
     history = store.read_history()
 notebook.say(words.provenance(rows))
 
@@ -440,8 +442,9 @@ if DATASET == "synthetic":
     fields |= {"sequence": 48, "learning_rate": 1e-3, "dense_learning_rate": 1e-3}
 else:
     fields |= {"fraction": 0.1}  # real reviews are harder to learn from
-LIVE = bert.Experiment(
-    DATASET, LIVE_METHOD, rank=LIVE_RANK, seed=SEED, variant="short", study="bert_live",
+fields = {"start": "random" if DATASET == "synthetic" else "pretrained_here", **fields}
+LIVE = STUDY.run(
+    dataset=DATASET, method=LIVE_METHOD, rank=LIVE_RANK, seed=SEED, variant="short", study="bert_live",
     **{"epochs": 6, "dense_epochs": 3, "patience": 3, "learning_rate": 5e-4, "dense_learning_rate": 2e-4, **fields},
 )  # fmt: skip
 reviews = datasets.load(DATASET, fraction=LIVE.fraction)
@@ -456,21 +459,22 @@ parts = {
     "test": (reviews.x_test, reviews.y_test),
 }
 data = {name: (tokens.tokenise(x, tokenizer, LIVE.sequence), y) for name, (x, y) in parts.items()}
-NAME = LIVE.title
+examples = bench.Data(*data.values(), classes=2)
+NAME = STUDY.title_of(LIVE)
 print(f"{NAME}: {len(y_train):,} training and {len(reviews.y_test):,} test reviews, e.g.")
 print("  ", y_train[0], x_train[0][:150])
 
 # %%
-bert.fit(dense, LIVE.dense, data)
-training.forget(bert.folder(LIVE.dense))  # the checkpoint of an interrupted run
+bench.fit(LIVE.original, dense, examples)
+training.forget(bench.folder(LIVE.original))  # the checkpoint of an interrupted run
 print(f"dense: at most {LIVE.dense_epochs} epochs")
 
 # %%
 steps = len(training.Batches(*data["train"], LIVE.batch_size)) * LIVE.epochs
-TARGETS = bert.SCOPES["attention"]
+TARGETS = nets.targets("bert_tiny", "attention")
 live = cl.compress(dense, LIVE.rank, LIVE.method, LIVE.decay(steps), targets=TARGETS, seed=SEED)
-bert.fit(live, LIVE, data)
-training.forget(bert.folder(LIVE))
+bench.fit(LIVE, live, examples)
+training.forget(bench.folder(LIVE))
 final = cl.finalize(live)
 print(f"compressed: {LIVE.epochs} epochs, {steps} steps")
 

@@ -62,11 +62,12 @@ import numpy as np
 import pandas as pd
 import scipy.stats
 
+from clora_lab import studies
 from clora_lab.course import words
-from clora_lab.lab import names, paths, results, runner, stats
+from clora_lab.lab import names, paths, runner, stats
 from clora_lab.lab.figures import marks
 from clora_lab.slides import audit, conclusion, conclusion_figures, figures, published, recompute
-from clora_lab.studies import experiments
+from clora_lab.studies import toy
 
 pd.set_option("display.max_colwidth", 200)
 NAME = names.method_label(METHOD)
@@ -184,15 +185,13 @@ for comparisons in (1, 3):
 if RUN != "recorded":
     data = "digits" if RUN == "quick" else notebook.dataset()
     seeds = QUICK_SEEDS if RUN == "quick" else FULL_SEEDS
-    ranks = experiments.RANKS[data][:1] if RUN == "quick" else None
-    grid = experiments.toy_grid(
-        data, ranks=ranks, seeds=seeds, variants=("slides",), **notebook.size(RUN, data)
-    )
+    ranks = toy.RANKS[data][:1] if RUN == "quick" else toy.RANKS[data]
+    grid = toy.STUDY.grid(dataset=data, rank=ranks, seed=seeds, variant="slides", **notebook.size(RUN, data))
     if RUN == "quick":
         grid = [run for run in grid if run.method not in ("svd", "scratch")]
         live, _ = notebook.run_live(grid)
     else:
-        live = runner.run_grid(grid, results.ResultsStore(paths.cache_dir() / "full", "toy"))
+        live = runner.run_grid(grid, studies.recorded("toy", paths.cache_dir() / "full"))
     notebook.say(words.provenance(live))
     (own,) = conclusion.parts({"toy": live})
     tested = [conclusion.Part(own.study, own.slides, f"Live: {own.title}", own.rows), *parts]

@@ -64,10 +64,12 @@ from scipy import stats
 import clora_lab as cl
 from clora_lab import factorize, noise
 from clora_lab.course import widgets, words
-from clora_lab.lab import paths, results, runner
+from clora_lab.lab import bench, paths, runner
 from clora_lab.lab.data import registry as datasets
 from clora_lab.lab.nets import registry as nets
-from clora_lab.studies import experiments, future, future_figures
+from clora_lab.studies import answers, future_figures, open_questions, recorded, toy
+
+STUDY = open_questions.STUDY
 
 # %% [markdown]
 # ## 1. How to ask — 질문하는 법
@@ -77,19 +79,19 @@ from clora_lab.studies import experiments, future, future_figures
 
 # %%
 if RUN == "recorded":
-    rows, history, source = notebook.results(future.STUDY, DATASET)
+    rows, history, source = notebook.results(STUDY.name, DATASET)
 else:
     DATASET = "digits" if RUN == "quick" else notebook.dataset()
     if RUN == "quick":
         grid = [
             run
-            for run in future.grid(DATASET, QUICK_SEEDS, ["inits"], epochs=10)
+            for run in STUDY.grid(dataset=DATASET, seed=QUICK_SEEDS, variant="inits")
             if run.method in ("dense", "noise_bias") or run.init == "svd"
         ]
         rows, history = notebook.run_live(grid)
     else:
-        grid = future.grid(DATASET, questions=future.QUESTIONS, epochs=10)
-        rows = runner.run_grid(grid, results.ResultsStore(paths.cache_dir() / "full", future.STUDY))
+        grid = STUDY.grid(dataset=DATASET, variant=tuple(STUDY.variants))
+        rows = runner.run_grid(grid, recorded(STUDY.name, paths.cache_dir() / "full"))
     source = words.provenance(rows)
 notebook.say(source)
 TITLE = datasets.title(DATASET)
@@ -124,10 +126,10 @@ prediction_weights, prediction_outputs, prediction_path = ..., ..., ...
 # %%
 live = notebook.dataset()
 data = datasets.load(live)
-small = experiments.RANKS[live][0]
-run = experiments.Experiment(live, "noise_bias", rank=small, **notebook.size("quick", live))
-dense, _, _ = experiments.dense_net(run)
-starts = future.starts(
+small = toy.RANKS[live][0]
+run = toy.STUDY.run(dataset=live, method="noise_bias", rank=small, **notebook.size("quick", live))
+dense, _, _ = bench.original_net(run)
+starts = answers.starts(
     dense, data.x_val, data.y_val, small, nets.targets("toy_mlp"), calibration=data.x_train[:500]
 )
 print(f"A dense net on {datasets.title(live)}, rank {small}, validation images, before any training:")
@@ -139,7 +141,7 @@ starts.set_index("start").round(3)
 # Does it pay after training? The recorded rows, each paired with the slides' recipe:
 
 # %%
-inits = future.answers(rows, "inits", SPLIT)
+inits = answers.answers(rows, "inits", SPLIT)
 seeds = int(inits["seeds"].max())
 note = (
     f"{TITLE}; rank {RANK}, {EPOCHS} epochs, {seeds} seeds. 95% t intervals; at the right the mean accuracy"
@@ -153,18 +155,18 @@ notebook.show(future_figures.differences(inits, "How the pair starts: paired dif
 
 # %%
 pairs = [
-    (f"noise on top of: {future.INIT_LABELS[init]}", {"init": init}, {"init": init, "method": "bias"})
-    for init in future.INITS
+    (f"noise on top of: {answers.INIT_LABELS[init]}", {"init": init}, {"init": init, "method": "bias"})
+    for init in open_questions.INITS
 ]
 pairs += [
     (
-        f"C-LoRA against fine-tuning alone: {future.INIT_LABELS[init].split(',')[0]}",
+        f"C-LoRA against fine-tuning alone: {answers.INIT_LABELS[init].split(',')[0]}",
         {"init": init},
         {"init": init, "method": "svd_finetune"},
     )
     for init in ("svd", "activations")
 ]
-tests = future.against(rows, pairs, SPLIT)
+tests = answers.against(rows, pairs, SPLIT)
 tests = tests[tests["seeds"] > 1]
 shown = ["seeds", "accuracy", "difference", "low", "high", "p", "p_holm"]
 tests.set_index("setting")[shown].round(3)
@@ -217,7 +219,7 @@ for name, z in laws.items():
 
 # %%
 if {"noise_spread", "noise_gate"} <= set(rows) and rows["noise_spread"].nunique() > 1:
-    answered = future.answers(rows, "noise", SPLIT)
+    answered = answers.answers(rows, "noise", SPLIT)
     notebook.show(future_figures.differences(answered, "One setting of the noise moved at a time", note))
 else:
     answered = None
@@ -231,11 +233,11 @@ else:
 # %%
 surface_rows = None
 if RUN == "recorded":
-    surface_rows, _, surface_source = notebook.results(future.STUDY, "digits")
+    surface_rows, _, surface_source = notebook.results(STUDY.name, "digits")
     notebook.say(surface_source)
     notebook.show(
         future_figures.surface(
-            future.surface(surface_rows, SPLIT),
+            answers.surface(surface_rows, SPLIT),
             "Noise & bias over spread, gate and end",
             f"{datasets.title('digits')}; mean {SPLIT} accuracy in percent; the slides' cell is framed",
         )
@@ -266,14 +268,14 @@ def listed(lines):
     return "\n".join(f"- {line}" for line in lines)
 
 
-notebook.say(f"**How should $B$ and $A$ start?**\n\n{listed(future.start_in_words(rows, SPLIT))}")
+notebook.say(f"**How should $B$ and $A$ start?**\n\n{listed(answers.start_in_words(rows, SPLIT))}")
 if answered is not None:
-    notebook.say(f"**Which noise?**\n\n{listed(future.noise_in_words(rows, SPLIT))}")
+    notebook.say(f"**Which noise?**\n\n{listed(answers.noise_in_words(rows, SPLIT))}")
 
 # %%
-notebook.say(f"Starts, verdict by verdict:\n\n{listed(future.in_words(inits))}")
+notebook.say(f"Starts, verdict by verdict:\n\n{listed(answers.in_words(inits))}")
 if answered is not None:
-    notebook.say(f"Noise, verdict by verdict:\n\n{listed(future.in_words(answered))}")
+    notebook.say(f"Noise, verdict by verdict:\n\n{listed(answers.in_words(answered))}")
 
 # %%
 best = inits[inits["question"] != "no W at all"].sort_values("accuracy").iloc[-1]
@@ -368,9 +370,9 @@ print(f"weights: {np.linalg.norm(M - aware) / np.linalg.norm(M - plain):.2f} of 
 half_widths = ...
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
-found = future.values(rows, SPLIT)
-base = future.select(found)
-others = [future.select(found, init=init) - base for init in future.INITS[1:]]
+found = answers.values(rows, SPLIT)
+base = answers.select(found)
+others = [answers.select(found, init=init) - base for init in open_questions.INITS[1:]]
 spread = np.median([other.std() for other in others])
 half_widths = {n: stats.t.ppf(0.975, n - 1) * spread / np.sqrt(n) for n in (5, 20)}
 assert half_widths[20] < half_widths[5] / 2  # more than 1 / sqrt(4), as t falls too

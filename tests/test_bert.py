@@ -1,20 +1,19 @@
-"""The BERT study: configs, and runs of all methods on generated reviews with a random start."""
+"""The BERT study: runs of all methods on generated reviews with a random start."""
 
-import dataclasses
-
+import keras
 import pytest
 
 pytest.importorskip("keras_hub")
 
-from clora_lab.lab import runner, training
-from clora_lab.lab.paths import data_dir
-from clora_lab.lab.results import ResultsStore, columns
-from clora_lab.slides import published
-from clora_lab.studies import bert
+import clora_lab as cl
+from clora_lab import distill, studies
+from clora_lab.lab import bench, runner, tables, training
+from clora_lab.lab.store import Store
 
-SMALL = bert.Experiment(
-    "synthetic", "noise_bias", rank=16, start="random", sequence=16, fraction=0.2, epochs=1, dense_epochs=2,
-    dense_learning_rate=1e-3, learning_rate=1e-3,
+STUDY = studies.get("bert")
+SMALL = STUDY.run(
+    dataset="synthetic", method="noise_bias", rank=16, start="random", sequence=16, fraction=0.2, epochs=1,
+    dense_epochs=2, dense_learning_rate=1e-3, learning_rate=1e-3,
 )  # fmt: skip
 
 
@@ -25,48 +24,44 @@ SMALL = bert.Experiment(
         ({"method": "nois"}, "Did you mean 'noise'"),
         ({"rank": 0}, "`rank`"),
         ({"scope": "atention"}, "Did you mean 'attention'"),
-        ({"variant": "slide"}, "Did you mean 'slides'"),
         ({"model": "bert_tini"}, "Did you mean 'bert_tiny'"),
         ({"fraction": 0.0}, "`fraction`"),
         ({"distillation": 1.5}, "`distillation`"),
         ({"patience": 0}, "`patience`"),
         ({"begin": 0.9, "end": 0.5}, "`begin` must be smaller"),
-        ({"method": "dense"}, "'dense' experiment"),
+        ({"method": "dense"}, "of the method 'dense' must be"),
     ],
 )
 def test_a_bad_field_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
-        dataclasses.replace(SMALL, **change)
+        SMALL.replace(**change)
 
 
 def test_the_slides_grid():
-    grid = bert.grid("imdb", seeds=range(3))
-    assert len(grid) == 3 * (1 + 3 * 8) == len({experiment.config for experiment in grid})
-    cell = next(e for e in grid if e.method == "noise_bias" and e.rank == 16)
+    grid = STUDY.grid(dataset="imdb", seed=range(3))
+    assert len(grid) == 3 * (1 + 3 * 8) == len({run.config for run in grid})
+    cell = next(run for run in grid if run.method == "noise_bias" and run.rank == 16)
     assert (cell.epochs, cell.batch_size, cell.learning_rate, cell.begin, cell.end, cell.sequence) == (
         10, 32, 5e-5, 0.05, 0.85, 128,
     )  # fmt: skip
-    assert {experiment.dense for experiment in grid} == {e for e in grid if e.method == "dense"}
-    small = bert.grid("imdb", "bert_small", ranks=[16])
-    assert {(e.sequence, e.start) for e in small} == {(256, "preset")}
-    assert "BERT-Small" in small[0].title and "IMDB" in small[0].title
-    with pytest.raises(ValueError, match="`ranks` is empty"):
-        bert.grid("imdb", ranks=[])
+    assert {run.original for run in grid} == {run for run in grid if run.is_original}
+    small = STUDY.grid(dataset="imdb", model="bert_small", rank=16)
+    title = STUDY.title_of(small[0])
+    assert "BERT-Small" in title and "IMDB" in title
 
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory):
-    store = ResultsStore(tmp_path_factory.mktemp("bert"), "bert")
-    fields = ("start", "sequence", "fraction", "epochs", "dense_epochs", "dense_learning_rate")
-    changes = {name: getattr(SMALL, name) for name in (*fields, "learning_rate")}
-    grid = bert.grid("synthetic", ranks=[16], methods=["bias", "svd", "scratch", "lora"], **changes)
-    grid += bert.grid(
-        "synthetic", ranks=[16], scopes=["encoder"], methods=["noise_bias", "svd_finetune"], **changes
+    store = Store(tmp_path_factory.mktemp("bert"), STUDY)
+    changes = SMALL.only(
+        "dataset", "start", "sequence", "fraction", "epochs", "dense_epochs", "learning_rate"
     )
-    wide = {"scopes": ["encoder_ff_wide"], "methods": ["svd"], "init": "activations"}
-    grid += bert.grid("synthetic", ranks=[16], **wide, **changes)
+    changes |= SMALL.only("dense_learning_rate", "rank")
+    grid = STUDY.grid(method=["bias", "svd", "scratch", "lora"], **changes)
+    grid += STUDY.grid(scope="encoder", method=["noise_bias", "svd_finetune"], **changes)
+    grid += STUDY.grid(scope="encoder_ff_wide", method="svd", init="activations", **changes)
     rows = runner.run_grid(grid, store, progress=False)
-    assert list(rows.columns) == list(columns("bert")) and rows["config"].nunique() == 8
+    assert tuple(rows.columns) == STUDY.columns and rows["config"].nunique() == 8
     return rows
 
 
@@ -120,62 +115,78 @@ def test_an_activation_aware_svd_looks_at_training_texts(rows, monkeypatch):
     assert set(own["init"]) == {"activations"} and set(own["method"]) == {"svd"}
     seen = {}
 
-    def stop(experiment, dense, fresh, total, **arguments):
+    def stop(net, **arguments):
         seen.update(arguments)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "build_net", stop)
-    run = dataclasses.replace(SMALL, method="svd", scope="encoder_ff_wide", init="activations")
+    monkeypatch.setattr(cl, "compress", stop, raising=False)
+    run = SMALL.replace(method="svd", scope="encoder_ff_wide", init="activations")
     with pytest.raises(KeyboardInterrupt):
-        run.run()
-    assert len(seen["calibration"]["token_ids"]) == 80  # all that there are; of more the first CALIBRATION
+        bench.carry_out(run)
+    # All that there are; of more the first 256.
+    assert len(seen["calibration"]["token_ids"]) == 80 and STUDY.hooks.calibration == 256
     assert list(seen["rank"].values()) == [44, 44, 16]
 
 
 def test_recipes_that_train_the_dense_net_alike_share_it(monkeypatch):
     names = []
-    monkeypatch.setattr(training, "trained_net", lambda name, train: names.append(name))
+
+    def note(name, train):
+        names.append(name)
+        return None, [], 0.0
+
+    monkeypatch.setattr(training, "trained_net", note)
     for variant in ("recipe", "distilled", "slides"):
-        for experiment in bert.grid("imdb", "minilm", ranks=[16], methods=["svd"], variants=[variant])[1:]:
-            bert.dense_net(experiment, {}, None)
+        fields = {"dataset": "imdb", "model": "minilm", "rank": 16, "method": "svd", "variant": variant}
+        for run in STUDY.grid(**fields)[1:]:
+            bench.original_net(run)
     assert names[0] == names[1] != names[2]
 
 
 def test_a_distilled_run_trains_the_compressed_net_on_the_dense_one(rows, monkeypatch):
     """The loss of its history is the distillation's; it is recorded like any other run."""
-    (recipe,) = bert.grid("synthetic", methods=["bias"], ranks=[16], variants=["distilled"], start="random")[
-        1:
-    ]
-    assert recipe.distillation == 1.0 and recipe.init == "activations"
-    experiment = dataclasses.replace(SMALL, method="bias", scope="encoder", distillation=1.0)
+    (_, recipe) = STUDY.grid(dataset="synthetic", method="bias", rank=16, variant="distilled")
+    assert recipe.distillation == 1.0 and recipe.init == "activations" and bench.taught(recipe)
+    assert not any(bench.taught(SMALL.replace(method=m, distillation=1.0, init="svd")) for m in ("svd",))
+    run = SMALL.replace(method="bias", scope="encoder", distillation=1.0)
     made = []
-    whole = bert.distill.Distilled
-    monkeypatch.setattr(bert.distill, "Distilled", lambda *a: made.append(whole(*a)) or made[-1])
-    found, history = experiment.run()
+    whole = distill.Distilled
+    monkeypatch.setattr(distill, "Distilled", lambda *a: made.append(whole(*a)) or made[-1])
+    record = bench.carry_out(run)
     (model,) = made
     assert model.share == 1.0 and model.teacher.count_params() > 0
-    assert {row["distillation"] for row in found} == {1.0}
-    values = {(row["split"], row["view"], row["metric"]): row["value"] for row in found}
+    assert record["fields"]["distillation"] == 1.0
+    values = {tuple(value[:3]): value[3] for value in record["values"]}
     assert values["test", "trained", "loss"] == pytest.approx(values["test", "compressed", "loss"], rel=1e-4)
     dense = rows[(rows["method"] == "dense") & (rows["split"] == "model")].set_index("metric")["value"]
     assert values["model", "-", "parameters"] < dense["parameters"]
+    history = record["history"]
     assert history[-1]["decay"] == 0.0 and history[-1]["loss"] > 0.0
-    (plain,) = (
-        row for row in dataclasses.replace(experiment, distillation=0.0).run()[1] if row["epoch"] == 1
-    )
+    plain = bench.carry_out(run.replace(distillation=0.0))["history"][1]
     assert plain["loss"] != pytest.approx(history[-1]["loss"], rel=1e-2)
 
 
 def test_rows_beside_the_published_table(rows):
-    cells = rows[~rows["scope"].str.startswith("encoder")]
-    table = published.beside(cells, "bert_tiny").set_index(["rank", "method"])
-    assert table.loc[(16, "noise_bias"), "published_accuracy"] == 80.79
-    assert table.loc[(16, "bias"), "n_seeds"] == 1
-    assert table.loc[(16, "bias"), "published_difference"] == pytest.approx(79.97 - 83.03)
+    real = rows.assign(dataset="imdb")
+    cells = real[~real["scope"].str.startswith("encoder")]
+    table = tables.compare(cells, STUDY).set_index(["rank", "method"])
+    assert table.loc[(16, "noise_bias"), "published"] == 80.79
+    assert table.loc[(16, "bias"), "n"] == 1
+    assert table.loc[(16, "bias"), "published_gap"] == pytest.approx(79.97 - 83.03)
     assert table.index[0] == (0, "dense") and (16, "lora") in table.index
 
 
 def test_recorded_rows_say_where_they_start_from():
-    rows = ResultsStore(data_dir() / "results", "bert").read()
+    rows = studies.recorded("bert").read()
     assert len(rows) and (rows["start"] != "").all()
     assert set(rows["dataset"]) <= {"imdb", "synthetic"}
+
+
+def test_lora_starts_from_the_pretrained_net_and_trains_the_new_head():
+    run = SMALL.replace(method="lora", rank=4)
+    data = STUDY.hooks.data(run)
+    dense = keras.models.clone_model(data.more["net"])
+    model = bench.build(run, dense, data)
+    assert model.get_layer("logits").trainable
+    first = next(iter(cl.clora_layers(model)))
+    assert not first.base.trainable

@@ -54,18 +54,16 @@ FLAGS = (
 # Every widget in one notebook, small enough to run in a few seconds.
 CELLS = [
     "from clora_lab.course import widgets\nfrom clora_lab.lab.data import registry as datasets\n"
-    "from clora_lab.studies import experiments\nimport numpy as np",
+    "from clora_lab import studies\nfrom clora_lab.lab import bench\nimport numpy as np\n"
+    "toy = studies.get('toy')",
     "widgets.schedule_explorer()",
     "widgets.noise_explorer({'laplace': np.random.default_rng(0).laplace(size=(64, 64))})",
     "data = datasets.load('digits')\n"
-    "net, _, _ = experiments.dense_net(experiments.Experiment('digits', 'dense', epochs=4))\n"
+    "net, _, _ = bench.original_net(toy.run(dataset='digits', method='dense', epochs=4))\n"
     "widgets.rank_explorer(net)",
-    "rows, epochs = [], []\n"
-    "for experiment in experiments.toy_grid('digits', ranks=(8,), variants=('slides',), epochs=2)[:4]:\n"
-    "    run = experiments.run(experiment)\n"
-    "    rows += run[0]; epochs += run[1]\n"
-    "import pandas as pd\n"
-    "widgets.results_explorer(pd.DataFrame(rows), pd.DataFrame(epochs))",
+    "from clora_lab.course import notebook\n"
+    "grid = toy.grid(dataset='digits', rank=8, variant='slides', epochs=2)[:4]\n"
+    "widgets.results_explorer(*notebook.run_live(grid))",
     "live = widgets.live_training(net, data, epochs=120)\nlive",
 ]
 

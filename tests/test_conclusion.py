@@ -9,19 +9,24 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
+import rows as made_up
 import scipy.stats
 
 from clora_lab.lab import names, stats
 from clora_lab.lab.frames import MissingResults
-from clora_lab.lab.results import FLOATS, INTEGERS, columns
 from clora_lab.slides import conclusion, conclusion_figures, published
 
 METHODS = names.METHODS
 
 
 def run(study, method, rank, seed, accuracy, ratios=(20.0, 25.0), **settings):
-    row = {column: 0 if column in INTEGERS | FLOATS else "" for column in columns(study)}
-    row |= {"study": study, "variant": "slides", "epochs": 30, "fraction": 1.0, "split": "test"}
+    row = made_up.blank(study) | {
+        "study": study,
+        "variant": "slides",
+        "epochs": 30,
+        "fraction": 1.0,
+        "split": "test",
+    }
     row |= {"method": method, "rank": rank, "seed": seed, **settings}
     row["config"] = "-".join(str(row.get(c)) for c in ("method", "rank", "dense_rank", "seed", "variant"))
     view = "compressed" if method in METHODS else "trained"
@@ -33,7 +38,7 @@ def run(study, method, rank, seed, accuracy, ratios=(20.0, 25.0), **settings):
     return [*rows, row | {"split": "model", "view": "-", "metric": "seconds", "value": 1.0}]
 
 
-TOY = {"dataset": "fashion_mnist", "model": "toy_mlp"}
+TOY = {"dataset": "fashion_mnist", "model": "toy_mlp", "train_size": 48_000}
 # Noise & bias less the others at each of five seeds, in points, the same at both ranks.
 LEADS = {"wds": [1.0, 1.2, 0.8, 1.1, 0.9], "bias": [0.5, -0.5, 0.4, -0.4, 0.1]}
 LEADS |= {"noise": [-0.3, -0.2, -0.4, -0.25, -0.35], "svd_finetune": [0.0, 0.2, -0.2, 0.1, -0.1]}
@@ -106,7 +111,7 @@ def test_what_is_not_recorded_has_no_entry(tmp_path):
 
 def test_sizes_tell_how_small_a_part_is(parts):
     sizes = conclusion.sizes(parts).set_index("part")
-    assert sizes.loc[parts[0].title].tolist() == ["100% of the images", 30, 30, 2, "5"]
+    assert sizes.loc[parts[0].title].tolist() == ["48,000 examples", 30, 30, 2, "5"]
     assert sizes.loc[parts[1].title].tolist() == ["2,000 examples", 6, 10, 2, "1–3"]
 
 

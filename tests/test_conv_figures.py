@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import rows as made_up
 
 import clora_lab as cl
 from clora_lab import rules
@@ -10,7 +11,6 @@ from clora_lab.lab import frames
 from clora_lab.lab.figures import conv_figures, style
 from clora_lab.lab.figures import nets as pictures
 from clora_lab.lab.nets import vgg
-from clora_lab.lab.results import columns
 from clora_lab.slides import published
 
 SHAPE = (3, 3, 4, 6)
@@ -24,7 +24,7 @@ def row(method, value, rank=16, dense_rank=16, factorization="loralib", seed=0, 
     """The rows of one run, its numbers made up."""
     if method == "dense":
         rank, dense_rank, factorization = 0, 0, ""
-    base = dict.fromkeys(columns("vgg16"), "") | {
+    base = made_up.blank("vgg16") | {
         "study": "vgg16", "dataset": "cifar10_jpeg", "model": "vgg16", "variant": "short", "start": "random",
         "precision": "mixed_bfloat16", "train_size": 5000, "test_size": 1000, "epochs": 4, "method": method,
         "rank": rank, "dense_rank": dense_rank, "factorization": factorization, "seed": seed,

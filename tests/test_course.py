@@ -6,6 +6,7 @@ import re
 import IPython.display
 import pandas as pd
 import pytest
+import rows as made_up
 from matplotlib.figure import Figure
 
 from clora_lab.course import notebook, words
@@ -13,8 +14,8 @@ from clora_lab.lab.data import registry as datasets
 from clora_lab.lab.figures import style
 from clora_lab.lab.figures.laws import decay_curve
 from clora_lab.lab.nets import starts
-from clora_lab.lab.results import HISTORY_COLUMNS, RESULT_COLUMNS, ResultsStore
-from clora_lab.studies import bert, experiments, vgg16
+from clora_lab.lab.study import FIRST
+from clora_lab.studies import bert, toy, vgg16
 
 
 @pytest.fixture(autouse=True)
@@ -102,9 +103,10 @@ def test_mode_names_the_data_of_its_study(capsys):
 
 
 def test_size_of_vgg16_is_that_of_the_study_only_in_full():
-    assert notebook.size("full", "cifar10", "vgg16") == {}
-    quick = vgg16.grid("digits32", [(8, 8)], **notebook.size("quick", "digits32", "vgg16"))
-    assert {experiment.model for experiment in quick} == {"small_vgg"} and len(quick) == 8
+    whole = vgg16.STUDY.grid(dataset="cifar10", **notebook.size("full", "cifar10", "vgg16"))
+    assert whole == vgg16.STUDY.grid(dataset="cifar10")
+    quick = vgg16.STUDY.grid(dataset="digits32", rank=8, **notebook.size("quick", "digits32", "vgg16"))
+    assert {run.model for run in quick} == {"small_vgg"} and len(quick) == 8
     with pytest.raises(ValueError, match="`dataset` must be one of"):
         notebook.size("quick", "digits", "vgg16")
 
@@ -131,31 +133,30 @@ def test_dataset_of_bert_needs_texts_and_a_pretrained_net(monkeypatch, tmp_path)
 
 
 def test_size_of_bert_is_that_of_the_study_only_in_full():
-    assert bert.grid("imdb", **notebook.size("full", "imdb", "bert")) == bert.grid("imdb")
-    for dataset in bert.DATASETS:
-        quick = bert.grid(dataset, **notebook.size("quick", dataset, "bert"))
-        whole = bert.grid(dataset, **notebook.size("full", dataset, "bert"))
+    study = bert.STUDY
+    for dataset in study.data:
+        quick = study.grid(dataset=dataset, **notebook.size("quick", dataset, "bert"))
+        whole = study.grid(dataset=dataset, **notebook.size("full", dataset, "bert"))
         assert len(quick) == 6 and quick[0].start == whole[0].start
-        assert quick[0].sequence < whole[0].sequence
-    assert notebook.size("full", "synthetic", "bert") == {"start": "random"}
+        assert quick[0].sequence < whole[0].sequence and whole == study.grid(dataset=dataset)
 
 
 def test_live_runs_are_of_one_study():
-    toy = experiments.Experiment("digits", "dense")
-    other = vgg16.Experiment("digits32", "dense", factorization="")
-    for grid in ([], [toy, other]):
+    one = toy.STUDY.run(dataset="digits", method="dense")
+    other = vgg16.STUDY.run(dataset="digits32", method="dense")
+    for grid in ([], [one, other]):
         with pytest.raises(ValueError, match="one study"):
             notebook.run_live(grid)
 
 
 def test_size_is_that_of_the_study_only_in_full():
-    study = experiments.Experiment("digits", "dense")
+    study = toy.STUDY.run(dataset="digits", method="dense")
     assert notebook.size("full", "digits") == {"epochs": study.epochs, "fraction": study.fraction}
     for run in ("recorded", "quick"):
         for dataset in ("digits", "fashion_mnist"):
             size = notebook.size(run, dataset)
             assert size["epochs"] * size["fraction"] < study.epochs
-            experiments.Experiment(dataset, "dense", **size)
+            study.replace(dataset=dataset, **size)
     notebook.size("quick", "digits")["epochs"] = 99
     assert notebook.size("quick", "digits")["epochs"] != 99, "a caller's change must not stay"
     with pytest.raises(ValueError, match="`dataset` must be one of"):
@@ -164,15 +165,13 @@ def test_size_is_that_of_the_study_only_in_full():
 
 def test_live_runs_are_computed_and_not_recorded(monkeypatch, tmp_path):
     monkeypatch.setenv("CLORA_CACHE", str(tmp_path / "cache"))
-    fields = {"dataset": "digits", "epochs": 2, "fraction": 0.3}
-    grid = [
-        experiments.Experiment(method="dense", **fields),
-        experiments.Experiment(method="wds", rank=4, **fields),
-    ]
+    fields = {"dataset": "digits", "epochs": 2, "fraction": 0.3, "variant": "slides"}
+    grid = toy.STUDY.grid(method="wds", rank=4, **fields)
+    assert len(grid) == 2
     rows, history = notebook.run_live(grid)
-    assert set(rows["config"]) == {experiment.config for experiment in grid}
+    assert set(rows["config"]) == {run.config for run in grid}
     assert history.loc[history["method"] == "wds", "decay"].tolist()[-1] == 0.0
-    assert not list(tmp_path.rglob("*.csv"))
+    assert not [*tmp_path.rglob("*.csv"), *tmp_path.rglob("toy/*.json")]
 
 
 # --- recorded rows ------------------------------------------------------------------------------
@@ -180,7 +179,7 @@ def test_live_runs_are_computed_and_not_recorded(monkeypatch, tmp_path):
 
 def record(folder, seed=0, dataset="digits", date="2026-01-02"):
     """One finished run, its numbers made up."""
-    values = {name: "" for name in RESULT_COLUMNS} | {
+    values = made_up.blank("toy") | {
         "study": "toy", "dataset": dataset, "model": "toy_mlp", "method": "wds", "rank": 16,
         "variant": "slides", "seed": seed, "split": "test", "view": "trained", "value": 0.5,
         "epochs": 3, "batch_size": 30, "learning_rate": 1e-3, "alpha": 32.0, "begin": 0.05,
@@ -190,10 +189,8 @@ def record(folder, seed=0, dataset="digits", date="2026-01-02"):
         "config": f"{dataset}{seed}",
     }  # fmt: skip
     rows = [{**values, "metric": metric} for metric in ("accuracy", "seconds")]
-    epoch = dict.fromkeys(HISTORY_COLUMNS) | {
-        name: values[name] for name in HISTORY_COLUMNS if name in values
-    }
-    ResultsStore(folder, "toy").append(rows, [epoch | {"epoch": 0, "step": 0}])
+    epoch = {name: values[name] for name in (*FIRST, "config")} | {"epoch": 0, "step": 0}
+    made_up.write(folder, "toy", rows, [epoch])
 
 
 def test_results_are_those_of_one_dataset(monkeypatch, tmp_path):
@@ -223,7 +220,7 @@ def test_provenance_refuses_what_are_no_result_rows():
     with pytest.raises(ValueError, match="Missing: .*'config'"):
         words.provenance(pd.DataFrame({"dataset": ["digits"]}))
     with pytest.raises(ValueError, match="rows: 0"):
-        words.provenance(pd.DataFrame(columns=list(RESULT_COLUMNS)))
+        words.provenance(pd.DataFrame(columns=list(made_up.blank("toy"))))
 
 
 # --- what a notebook shows ----------------------------------------------------------------------

@@ -3,8 +3,7 @@
 import pandas as pd
 import pytest
 
-from clora_lab.lab.paths import data_dir
-from clora_lab.lab.results import ResultsStore
+from clora_lab import studies
 from clora_lab.studies import overview
 
 
@@ -15,7 +14,7 @@ def study(request):
 
 @pytest.fixture
 def rows(study):
-    return ResultsStore(data_dir() / "results", study).read()
+    return studies.recorded(study).read()
 
 
 def test_every_run_stands_in_one_part_beside_its_dense_nets(rows, study):
@@ -39,7 +38,7 @@ def test_titles_tell_the_parts_apart_and_how_much_was_used(rows, study):
 
 
 def test_texts_cut_at_another_length_are_another_table():
-    rows = ResultsStore(data_dir() / "results", "bert").read()
+    rows = studies.recorded("bert").read()
     first = next(iter(rows["model"]))
     rows = rows[rows["model"] == first]
     longer = rows.assign(sequence=2 * rows["sequence"], config="x" + rows["config"])
@@ -48,7 +47,7 @@ def test_texts_cut_at_another_length_are_another_table():
 
 
 def test_a_title_says_what_was_learned_from_the_dense_net():
-    rows = ResultsStore(data_dir() / "results", "bert").read()
+    rows = studies.recorded("bert").read()
     for share, said in ((0.0, False), (0.25, True)):
         (title, *_), *_ = overview.parts(rows.assign(distillation=share), "bert")
         assert ("which gives 25% of the loss" in title) == said

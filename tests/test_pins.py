@@ -39,11 +39,11 @@ def name_of(experiment, fields):
 
 def drawings(results):
     """Stem of a file -> a function that draws it, or the sentence why there is none; from recorded rows."""
-    from clora_lab.lab.results import ResultsStore
+    from clora_lab import studies
     from clora_lab.slides import gallery
     from clora_lab.slides.figures import slide_figures
 
-    toy = ResultsStore(results, "toy")
+    toy = studies.recorded("toy", results)
     found = dict(gallery.toy_figures(toy.read(), toy.read_history(), "fashion_mnist"))
     for figure in slide_figures(results, "en"):
         found |= {f"{figure.stem}_published": figure.published, f"{figure.stem}_measured": figure.measured}
@@ -88,8 +88,6 @@ def test_every_recorded_run_of_old_is_there_and_its_columns_are_its_fields(study
     for config, fields in RUNS["runs"][study].items():
         row = recorded[config]
         fields = {**RUNS["experiments"][kind]["defaults"], **fields}
-        if row["method"] == "svd":  # nothing was trained, and the row says so
-            del fields["epochs"], fields["learning_rate"]
         for name, value in fields.items():
             text = row.get(name, "")
             if text == "":  # no such column, or one that says nothing of this method

@@ -5,43 +5,20 @@ from pathlib import Path
 
 import pytest
 
-from clora_lab import schedules
-from clora_lab.lab import tables
-from clora_lab.lab.paths import data_dir
-from clora_lab.lab.results import ResultsStore
-from clora_lab.studies import future, overview
+from clora_lab import schedules, studies
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_results_table_is_that_of_the_recorded_rows():
-    begin = "<!-- results: python -m clora_lab report --markdown -->\n"
+@pytest.mark.parametrize("study", studies.HOMES)
+def test_the_tables_are_those_of_the_recorded_rows(study):
+    command = "python -m clora_lab report " + ("" if study == "toy" else f"{study} ") + "--markdown"
+    begin = f"<!-- results: {command} -->\n"
     shown = README.split(begin)[1].split("<!-- end of results -->")[0]
-    rows = ResultsStore(data_dir() / "results", "toy").read()
-    assert shown.strip() == tables.readme_table(rows).strip(), (
-        "stale: put in `python -m clora_lab report --markdown`"
-    )
-
-
-@pytest.mark.parametrize("study", overview.STUDIES)
-def test_the_tables_of_the_large_studies_are_those_of_the_recorded_rows(study):
-    begin = f"<!-- results: python -m clora_lab report {study} --markdown -->\n"
-    shown = README.split(begin)[1].split("<!-- end of results -->")[0]
-    rows = ResultsStore(data_dir() / "results", study).read()
-    assert shown.strip() == overview.markdown(rows, study).strip(), (
-        f"stale: put in `python -m clora_lab report {study} --markdown`"
-    )
-
-
-def test_the_table_of_the_open_questions_is_that_of_the_recorded_rows():
-    begin = "<!-- results: python -m clora_lab report future --markdown -->\n"
-    shown = README.split(begin)[1].split("<!-- end of results -->")[0]
-    rows = ResultsStore(data_dir() / "results", future.STUDY).read()
-    rows = rows[rows["dataset"] == "fashion_mnist"]
-    assert shown.strip() == future.markdown(rows).strip(), (
-        "stale: put in `python -m clora_lab report future --markdown`"
-    )
+    home = studies.get(study)
+    found = home.hooks.markdown(home, studies.recorded(study).read())
+    assert shown.strip() == found.strip(), f"stale: put in `{command}`"
 
 
 @pytest.mark.parametrize("page", ["README.md", "data/README.md", "notebooks/README.md"])

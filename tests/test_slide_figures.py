@@ -14,26 +14,32 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
+import rows as made_up
 
+from clora_lab import studies
 from clora_lab.lab.data import registry as datasets
 from clora_lab.lab.figures import marks, style
 from clora_lab.lab.frames import MissingResults
 from clora_lab.lab.names import METHODS
-from clora_lab.lab.results import FLOATS, INTEGERS, ResultsStore, columns
 from clora_lab.slides import figures, page, plots, printed, published
 from clora_lab.slides.figures import SlideFigure
 
 
 def record(folder, study, values, ratios, **settings):
     """One finished run: its accuracy by split (fractions) and its ratios by metric (percent)."""
-    row = {column: 0 if column in INTEGERS | FLOATS else "" for column in columns(study)}
-    row |= {"study": study, "variant": "slides", "epochs": 20, "fraction": 1.0, **settings}
+    row = made_up.blank(study) | {
+        "study": study,
+        "variant": "slides",
+        "epochs": 20,
+        "fraction": 1.0,
+        **settings,
+    }
     row["config"] = "-".join(str(row.get(c, "")) for c in sorted(settings))
     view = "compressed" if settings["method"] in METHODS else "trained"
     rows = [row | {"split": s, "view": view, "metric": "accuracy", "value": v} for s, v in values.items()]
     rows += [row | {"split": "model", "view": "-", "metric": m, "value": v} for m, v in ratios.items()]
     rows.append(row | {"split": "model", "view": "-", "metric": "seconds", "value": 1.0})
-    ResultsStore(folder, study).append(rows)
+    made_up.write(folder, study, rows)
 
 
 VGG16 = {"dataset": "cifar10_jpeg", "model": "vgg16", "start": "random", "train_size": 5000}
@@ -189,7 +195,7 @@ def test_the_reading_of_slide_12_states_both_changes(tmp_path):
 
 def test_a_measured_table_prints_the_means_over_seeds(recorded):
     fig = figures.measured_table(recorded, "vgg16", "vgg16")
-    rows = ResultsStore(recorded, "vgg16").read()
+    rows = studies.recorded("vgg16", recorded).read()
     test = rows[(rows["metric"] == "accuracy") & (rows["split"] == "test")]
     stats = 100 * test.groupby(["method", "rank", "dense_rank"])["value"].agg(["mean", "std"])
     seen = cells(fig)

@@ -161,3 +161,19 @@ def test_fields_are_read_as_they_are_written():
     with pytest.raises(ValueError, match="`augment` must be yes or no"):
         VGG16.fields["augment"].parse("augment", "perhaps")
     assert json.dumps(dict(RUN)) and set(methods.names("slides")) <= set(TOY.methods)
+
+
+def test_a_method_of_other_authors_brings_its_own_settings():
+    run = TOY.run(dataset="digits", method="lorita", rank=4)
+    assert (run.factors, run.init) == (2, "svd") and run.config == run.replace(factors=2).config
+    assert len({run.config, run.replace(factors=3).config, run.replace(init="random").config}) == 3
+    with pytest.raises(ValueError, match="Did you mean 'factors'"):
+        run.replace(factor=3)
+    with pytest.raises(ValueError, match="`factors` must be an integer of at least 1"):
+        run.replace(factors=0)
+    with pytest.raises(ValueError, match="`truncation` must be one of"):
+        run.replace(truncation="none")
+    (_, one, other) = TOY.grid(dataset="digits", method="lorita", rank=4, factors=(2, 3))
+    assert (one.factors, other.factors) == (2, 3) and TOY.key(one).startswith("lorita rank 4")
+    with pytest.raises(ValueError, match="`field` must be one of"):
+        RUN.replace(factors=3)

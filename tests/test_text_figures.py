@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
+import rows as made_up
 
 import clora_lab as cl
 from clora_lab.course import attention
@@ -12,7 +13,6 @@ from clora_lab.lab import frames
 from clora_lab.lab.figures import nets as pictures
 from clora_lab.lab.figures import style, text_figures
 from clora_lab.lab.nets import bert as berts
-from clora_lab.lab.results import columns
 from clora_lab.slides import published, shapes
 from clora_lab.studies import bert
 
@@ -20,7 +20,7 @@ from clora_lab.studies import bert
 def run(method, value, rank=16, seed=0, **fields):
     """The rows of one run, its numbers made up."""
     dense = method == "dense"
-    base = dict.fromkeys(columns("bert"), "") | {
+    base = made_up.blank("bert") | {
         "study": "bert", "dataset": "imdb", "model": "bert_tiny", "variant": "slides", "seed": seed,
         "start": "pretrained_here", "sequence": 128, "fraction": 1.0, "dense_epochs": 10,
         "train_size": 20_000, "test_size": 25_000, "method": method, "rank": 0 if dense else rank,
@@ -74,8 +74,9 @@ def test_parts_are_those_of_the_real_shape(model):
 @pytest.mark.parametrize("method", ["bias", "wds"])
 def test_parts_agree_with_surgery_on_a_real_backbone(scope, method):
     whole = berts.backbone("bert_tiny", vocabulary_size=50)
-    run = bert.Experiment("imdb", method, 16, scope)
-    small = cl.compress(whole, bert.ranks(run), method, cl.LinearDecay(1), targets=bert.SCOPES[scope])
+    run = bert.STUDY.run(dataset="imdb", method=method, rank=16, scope=scope)
+    asked = bert.STUDY.hooks.compression(run, whole)
+    small = cl.compress(whole, method=method, schedule=cl.LinearDecay(1), **asked)
     left = cl.finalize(small, force=True).count_params()
     expected = attention.parts("bert_tiny", 16, scope, bias=method == "bias")
     missing = (30_522 - 50) * (16 if scope == "model" else 128)  # rows of the table, or of its pair

@@ -1,6 +1,5 @@
 """The VGG16 study: the published ratios, factors of convolutions, and runs of a small net of its form."""
 
-import dataclasses
 import json
 import os
 import signal
@@ -14,27 +13,30 @@ import numpy as np
 import pytest
 
 import clora_lab as cl
-from clora_lab import rules
-from clora_lab.lab import runner, training
-from clora_lab.lab.nets.vgg import vgg16 as vgg16_net
-from clora_lab.lab.paths import data_dir
-from clora_lab.lab.results import ResultsStore, columns
-from clora_lab.slides import published
+from clora_lab import methods, rules, studies
+from clora_lab.lab import bench, published, runner, training
+from clora_lab.lab.nets import registry
+from clora_lab.lab.store import Store
 from clora_lab.studies import vgg16
 
-SMALL = vgg16.Experiment(
-    "digits32", "noise_bias", rank=4, dense_rank=4, part="tiny", model="small_vgg", epochs=2,
+STUDY = vgg16.STUDY
+SMALL = STUDY.run(
+    dataset="digits32", method="noise_bias", rank=4, dense_rank=4, part="tiny", model="small_vgg", epochs=2,
     dense_epochs=2, learning_rate=1e-3, dense_learning_rate=1e-3,
 )  # fmt: skip
 
 
+def cell(rank, dense_rank, **fields):
+    return STUDY.run(dataset="cifar10", method="bias", rank=rank, dense_rank=dense_rank, **fields)
+
+
 @pytest.fixture(scope="module")
 def vgg():
-    return vgg16_net()
+    return registry.find("vgg16")()
 
 
-def wrapped(model, experiment):
-    arguments = vgg16.arguments(experiment, model)
+def wrapped(model, run):
+    arguments = STUDY.hooks.compression(run, model)
     with pytest.warns(cl.BreakEvenWarning, match="block1_conv1"):
         return cl.compress(model, method="bias", init="scratch", **arguments)
 
@@ -54,8 +56,7 @@ def test_the_six_published_ratios(vgg):
     printed = table.drop_duplicates(["conv_rank", "dense_rank"])
     assert len(printed) == 6
     for row in printed.itertuples():
-        experiment = vgg16.Experiment("cifar10", "bias", rank=row.conv_rank, dense_rank=row.dense_rank)
-        small = wrapped(vgg, experiment)
+        small = wrapped(vgg, cell(row.conv_rank, row.dense_rank))
         convention = "slides" if row.dense_rank == 64 else "slides_head"
         ratio = 100 * cl.ratio(vgg, small, convention)
         assert ratio == pytest.approx(row.ratio_percent, abs=0.01)
@@ -64,7 +65,7 @@ def test_the_six_published_ratios(vgg):
 
 
 def test_a_uniform_rank_makes_the_first_convolution_larger(vgg):
-    small = wrapped(vgg, vgg16.Experiment("cifar10", "bias", rank=16, dense_rank=16))
+    small = wrapped(vgg, cell(16, 16))
     table = cl.report(vgg, small).set_index("layer")
     assert table.loc["block1_conv1", "ratio"] > 1
     # loralib stores few parameters and runs all of them
@@ -73,7 +74,9 @@ def test_a_uniform_rank_makes_the_first_convolution_larger(vgg):
 
 
 def test_equal_ranks_give_the_pair_as_many_parameters(vgg):
-    for name, rank in vgg16.equal_ranks(vgg, 16).items():
+    ranks, factorization = vgg16.ranks(cell(16, 16, factorization="pair_equal"), vgg)
+    assert factorization == "pair" and len(ranks) == 13
+    for name, rank in ranks.items():
         layer = vgg.get_layer(name)
         pair, loralib = rules.rule(layer), rules.rule(layer, "loralib")
         if rank < pair.max_rank:
@@ -155,7 +158,7 @@ def test_kept_factors_are_small_equal_and_reload(method, tmp_path):
     assert cl.report(model, loaded).set_index("layer").loc["total", "parameters"] == loaded.count_params()
 
 
-# Experiments and runs
+# Runs
 
 
 @pytest.mark.parametrize(
@@ -166,39 +169,38 @@ def test_kept_factors_are_small_equal_and_reload(method, tmp_path):
         ({"rank": 0}, "`rank`"),
         ({"dense_rank": 0}, "`dense_rank`"),
         ({"factorization": "loralip"}, "Did you mean 'loralib'"),
-        ({"variant": "slide"}, "Did you mean 'slides'"),
         ({"part": "half"}, "`part`"),
         ({"precision": "float8"}, "`precision`"),
-        ({"start": "imagenet"}, "`start` 'imagenet'"),
-        ({"method": "dense"}, "'dense' experiment"),
+        ({"start": "imagenet"}, "`start`"),
+        ({"augment": "yes"}, "`augment` must be True or False"),
+        ({"method": "dense"}, "of the method 'dense' must be"),
     ],
 )
 def test_a_bad_field_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
-        dataclasses.replace(SMALL, **change)
+        SMALL.replace(**change)
 
 
 def test_the_slides_grid_has_six_cells_of_four_methods_and_the_baselines():
-    grid = vgg16.grid("cifar10", seeds=range(2))
-    assert len(grid) == 2 * (1 + 6 * 7) and grid[0].method == "dense"
-    assert len({experiment.config for experiment in grid}) == len(grid)
-    assert {experiment.dense for experiment in grid} == {e for e in grid if e.method == "dense"}
-    with pytest.raises(ValueError, match="`ranks` is empty"):
-        vgg16.grid("cifar10", ranks=[])
+    grid = STUDY.grid(dataset="cifar10", seed=range(2))
+    assert len(grid) == 2 * (1 + 6 * 7) and grid[0].is_original
+    assert len({run.config for run in grid}) == len(grid)
+    assert {run.original for run in grid} == {run for run in grid if run.is_original}
+    assert (grid[-1].begin, grid[-1].end, grid[-1].epochs, grid[-1].batch_size) == (0.10, 0.90, 20, 30)
+    with pytest.raises(ValueError, match="Did you mean 'slides'"):
+        STUDY.grid(dataset="cifar10", variant="slide")
 
 
 def test_a_study_of_all_methods_is_recorded_whole(tmp_path):
-    store = ResultsStore(tmp_path, "vgg16")
-    fields = {name: getattr(SMALL, name) for name in ("part", "model", "learning_rate")}
-    fields |= {"epochs": 1, "dense_epochs": 2, "dense_learning_rate": 1e-3}
-    grid = vgg16.grid("digits32", ranks=[(4, 4)], **fields)
-    grid += vgg16.grid(
-        "digits32", ranks=[(4, 4)], factorizations=["pair_equal"], methods=["noise_bias"],
-        **{**fields, "precision": "mixed_bfloat16"},
-    )  # fmt: skip
+    store = Store(tmp_path, STUDY)
+    fields = {"dataset": "digits32", "part": "tiny", "model": "small_vgg", "rank": 4, "variant": "slides"}
+    fields |= SMALL.only("learning_rate", "dense_learning_rate") | {"epochs": 1, "dense_epochs": 2}
+    grid = STUDY.grid(factorization="loralib", **fields)
+    fields |= {"precision": "mixed_bfloat16", "factorization": "pair_equal", "method": "noise_bias"}
+    grid += STUDY.grid(**fields)
     rows = runner.run_grid(grid, store, progress=False)
-    assert list(rows.columns) == list(columns("vgg16")) and rows["config"].nunique() == len(grid)
-    assert set(rows["method"]) == {"dense", *vgg16.METHODS}
+    assert tuple(rows.columns) == STUDY.columns and rows["config"].nunique() == len(grid)
+    assert set(rows["method"]) == {methods.ORIGINAL, *STUDY.methods}
     values = rows[rows["split"] == "model"].pivot_table(
         index=["method", "factorization"], columns="metric", values="value", aggfunc="first"
     )
@@ -215,9 +217,8 @@ def test_a_study_of_all_methods_is_recorded_whole(tmp_path):
 RUN = """
 import sys
 sys.path.insert(0, {tests!r})
-import time, keras
-from clora_lab.lab import results, runner, training
-from clora_lab.studies import vgg16
+import time
+from clora_lab.lab import runner, store, training
 import test_vgg16 as t
 
 begin = training.Batches.__getitem__
@@ -225,8 +226,8 @@ def slow(self, index):
     time.sleep({pause})
     return begin(self, index)
 training.Batches.__getitem__ = slow
-store = results.ResultsStore({folder!r}, "vgg16")
-rows = runner.run_grid([t.SMALL], store, progress=False)
+place = store.Store({folder!r}, t.STUDY)
+rows = runner.run_grid([t.SMALL], place, progress=False)
 print(rows.loc[rows.metric == "loss", "value"].tolist())
 """
 
@@ -250,7 +251,7 @@ def test_a_run_killed_in_an_epoch_goes_on_from_the_last_finished_one(tmp_path):
     victim.send_signal(signal.SIGKILL)
     victim.wait()
     assert json.loads(state.read_text())["epoch"] == 1
-    assert not (tmp_path / "cut" / "vgg16.csv").exists()
+    assert not Store(tmp_path / "cut", STUDY).exists()
     resumed, _ = start(tmp_path / "cut", cache).communicate(timeout=400)
     assert json.loads(resumed) == pytest.approx(json.loads(whole), rel=1e-4)
     assert not state.exists()
@@ -260,17 +261,14 @@ def test_a_run_killed_in_an_epoch_goes_on_from_the_last_finished_one(tmp_path):
 
 
 def test_recorded_ratios_come_out_again(vgg):
-    store = ResultsStore(data_dir() / "results", "vgg16")
-    rows = store.read()
+    rows = studies.recorded("vgg16").read()
     cells = rows[(rows["method"] == "noise_bias") & (rows["model"] == "vgg16")]
     cells = cells[cells["metric"].str.startswith("ratio")]
     assert len(cells)
     for (rank, dense_rank, factorization), part in cells.groupby(["rank", "dense_rank", "factorization"]):
-        experiment = vgg16.Experiment(
-            "cifar10", "bias", rank=rank, dense_rank=dense_rank, factorization=factorization
-        )
-        small = cl.compress(vgg, method="bias", init="scratch", **vgg16.arguments(experiment, vgg))
-        for metric, convention in vgg16.CONVENTIONS.items():
+        asked = STUDY.hooks.compression(cell(rank, dense_rank, factorization=factorization), vgg)
+        small = cl.compress(vgg, method="bias", init="scratch", **asked)
+        for metric, convention in STUDY.ratios.items():
             values = part.loc[part["metric"] == metric, "value"]
             assert values.to_numpy() == pytest.approx(100 * cl.ratio(vgg, small, convention), abs=1e-9)
 
@@ -283,17 +281,18 @@ def test_a_recorded_small_run_comes_out_again(method):
     Another number of threads, or another processor, rounds otherwise, and 400 steps at this rate carry that
     far: 5 and 8 points have been seen on 300 images. Chance is 10%, so 15 points still tell a broken run.
     """
-    grid = vgg16.grid(
-        "digits32", ranks=[(8, 8)], variants=["modern"], model="small_vgg", epochs=10, dense_epochs=10
-    )
-    (experiment,) = [e for e in grid if e.method == method]
-    recorded = ResultsStore(data_dir() / "results", "vgg16").read()
-    recorded = recorded[recorded["config"] == experiment.config].set_index(["split", "view", "metric"])
-    rows, _ = experiment.run()
-    assert len(rows) == len(recorded)
-    for row in rows:
-        found = recorded.loc[(row["split"], row["view"], row["metric"]), "value"]
-        if row["split"] == "model" and row["metric"] != "seconds":
-            assert row["value"] == pytest.approx(found, rel=1e-9)
-        elif row["metric"] == "accuracy":
-            assert row["value"] == pytest.approx(found, abs=0.15)
+    grid = STUDY.grid(
+        dataset="digits32", rank=8, variant="modern", model="small_vgg", part="slides", batch_size=30,
+        epochs=10, dense_epochs=10, factorization="loralib",
+    )  # fmt: skip
+    (run,) = [run for run in grid if run.method == method]
+    recorded = studies.recorded("vgg16").read()
+    recorded = recorded[recorded["config"] == run.config].set_index(["split", "view", "metric"])["value"]
+    record = bench.carry_out(run)
+    values = {tuple(value[:3]): value[3] for value in record["values"]}
+    assert set(recorded.index) == set(values) - {("model", "-", "trainable_parameters")}
+    for (split, view, metric), found in recorded.items():
+        if split == "model" and metric != "seconds":
+            assert values[split, view, metric] == pytest.approx(found, rel=1e-9)
+        elif metric == "accuracy":
+            assert values[split, view, metric] == pytest.approx(found, abs=0.15)

@@ -25,35 +25,13 @@ from clora_lab.course import words
 from clora_lab.lab import runner
 from clora_lab.lab.data import registry as datasets
 from clora_lab.lab.figures import style
-from clora_lab.lab.nets import starts
 from clora_lab.lab.paths import data_dir
-from clora_lab.lab.results import ResultsStore
+from clora_lab.lab.settings import Run
 
 MODES = {
     "recorded": "the recorded rows of the studies appear at once; small live runs use {data}",
     "quick": "everything is computed here and now, in small, on {data}",
     "full": "everything is computed here and now, as in the study, on {data}: this can take hours",
-}
-# Of live runs: epochs, and share of the training images. Sized for about a minute a notebook.
-SIZES = {
-    "fashion_mnist": {"epochs": 12, "fraction": 0.1},
-    "digits": {"epochs": 20, "fraction": 1.0},
-}
-FULL = {"epochs": 30, "fraction": 1.0}
-# The same for VGG16, as arguments of `vgg16.grid`: a small net, few images and a few hundred steps.
-SIZES_VGG16 = {"model": "small_vgg", "part": "tiny", "variants": ("short",), "epochs": 8, "dense_epochs": 8}
-SIZES_VGG16 |= {"batch_size": 10}  # so that 300 images give a few hundred steps
-# And for BERT, of `bert.grid`: generated reviews from chance; of IMDB a part, from the pretrained shape.
-_BERT = {
-    "variants": ("short",),
-    "ranks": (16,),
-    "methods": ("wds", "noise_bias", "svd", "svd_finetune", "lora"),
-}
-SIZES_BERT = {
-    "synthetic": {**_BERT, "start": "random", "sequence": 32, "batch_size": 16, "epochs": 8}
-    | {"dense_epochs": 8, "patience": 8, "learning_rate": 1e-3, "dense_learning_rate": 1e-3},
-    "imdb": {**_BERT, "start": "pretrained_here", "sequence": 64, "fraction": 0.05, "epochs": 4}
-    | {"dense_epochs": 3},
 }
 STUDIES = ("toy", "vgg16", "bert")
 SHOWN_DPI, SHOWN_WIDTH = 130, 640  # drawn at this dpi, shown at this width in pixels
@@ -106,17 +84,14 @@ def dataset(study: str = "toy") -> str:
     if named:
         _checks.one_of("CLORA_DATASET", named, dict.fromkeys((*among, "digits")))
         return named if named in among else among[-1]
-    found = datasets.resolve("auto", among, download=False)
-    if study == "bert" and not (starts.pretrained_dir() / "config.json").is_file():
-        return among[-1]
-    return found
+    return studies.get(study).resolve("auto", download=False)
 
 
 def size(run: str, dataset: str, study: str = "toy") -> dict:
-    """How large a live run is: fields of the toy study's `Experiment`, or arguments of the study's `grid`.
+    """How large a live run is: arguments of the study's `grid`.
 
     Args:
-        run: the notebook's mode; "full" is the study's size, the others take seconds.
+        run: the notebook's mode; "full" is the study's size, the others take about a minute a notebook.
         dataset: one of the study's.
         study: "toy", "vgg16" or "bert".
 
@@ -130,33 +105,29 @@ def size(run: str, dataset: str, study: str = "toy") -> dict:
         'small_vgg'
     """
     _checks.one_of("run", run, MODES)
-    if _checks.one_of("study", study, STUDIES) == "vgg16":
-        _checks.one_of("dataset", dataset, studies.get(study).data)
-        return {} if run == "full" else dict(SIZES_VGG16)
-    if study == "bert":
-        small = SIZES_BERT[_checks.one_of("dataset", dataset, SIZES_BERT)]
-        whole = {"start": small["start"]} if dataset == "synthetic" else {}  # a vocabulary of its own
-        return whole if run == "full" else dict(small)
-    small = SIZES[_checks.one_of("dataset", dataset, SIZES)]
-    return dict(FULL if run == "full" else small)
+    home = studies.get(_checks.one_of("study", study, STUDIES))
+    _checks.one_of("dataset", dataset, home.data)
+    if run == "full":
+        return {name: home.fields[name].default for name in ("epochs", "fraction")}
+    return dict(home.small[dataset])
 
 
-def run_live(grid: Sequence[runner.Run]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Carry out experiments here and now, with a progress bar, and return (rows, history).
+def run_live(grid: Sequence[Run]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Carry out runs here and now, with a progress bar, and return (rows, history).
 
-    Nothing is recorded and nothing recorded is used, but dense nets are cached (`experiments.dense_net`).
+    Nothing is recorded and nothing recorded is used, but dense nets are cached.
 
     Args:
-        grid: experiments of one study, for instance ``toy_grid(DATASET, **size(RUN, DATASET))``.
+        grid: runs of one study, for instance ``studies.get("toy").grid(dataset=DATASET)``.
 
     Raises:
         ValueError: the grid is empty, or of several studies.
     """
-    names = {experiment.study for experiment in grid}
+    names = {run.study for run in grid}
     if len(names) != 1:
-        raise ValueError(f"`grid` must hold experiments of one study. Received: {sorted(names)}.")
+        raise ValueError(f"`grid` must hold runs of one study. Received: {sorted(names)}.")
     with tempfile.TemporaryDirectory(prefix="clora-live-") as folder:
-        store = ResultsStore(folder, names.pop())
+        store = studies.recorded(names.pop(), folder)
         rows = runner.run_grid(list(grid), store)
         return rows, store.read_history()
 
@@ -188,7 +159,7 @@ def results(study: str = "toy", dataset: str = "fashion_mnist") -> tuple[pd.Data
         dataset: whose rows.
 
     Returns:
-        (rows, history, text): data frames as `ResultsStore` gives them, and Markdown by `words.provenance`.
+        (rows, history, text): data frames as a `Store` reads them, and Markdown by `words.provenance`.
 
     Raises:
         ResultsMissing: nothing is recorded of this study and data set.
@@ -197,13 +168,13 @@ def results(study: str = "toy", dataset: str = "fashion_mnist") -> tuple[pd.Data
         >>> rows, history, source = results("toy")  # doctest: +SKIP
     """
     folder = results_dir()
-    store = ResultsStore(folder, study)
-    rows = store.read() if store.path.exists() else pd.DataFrame({"dataset": []})
+    store = studies.recorded(study, folder)
+    rows = store.read() if store.exists() else pd.DataFrame({"dataset": []})
     rows = rows[rows["dataset"] == dataset].reset_index(drop=True)
     if rows.empty:
         raise ResultsMissing(
             f"No rows of the study {study!r} on {dataset} are recorded in {folder}. Compute them: set "
-            f"RUN = 'quick', or run python -m clora_lab reproduce {study} --dataset {dataset}."
+            f"RUN = 'quick', or run python -m clora_lab reproduce {study} dataset={dataset}."
         )
     history = store.read_history()
     history = history[history["dataset"] == dataset].reset_index(drop=True)

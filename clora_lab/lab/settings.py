@@ -219,8 +219,7 @@ class Run(Mapping):
 
         Only what differs from the study's defaults counts, so that a new field keeps the old names valid.
         """
-        named = {name: value for name, value in self.fields if self.home.names_a_run(self, name, value)}
-        return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:12]
+        return hashlib.sha256(json.dumps(self.home.moved(self), sort_keys=True).encode()).hexdigest()[:12]
 
     @property
     def key(self) -> str:
@@ -243,7 +242,7 @@ class Run(Mapping):
         Raises:
             ValueError: for an unknown field or an impossible value.
         """
-        return self.home.run(**{**self._values, **changes})
+        return self.home.run(**{**self.home.moved(self), **changes})
 
     def only(self, *names: str) -> dict:
         """Some of the fields, for a run that shares them."""

@@ -7,12 +7,15 @@ subclass of `Hooks`; everything else is here and in `clora_lab.lab.bench`. Nothi
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from clora_lab import _checks, methods
+from clora_lab.lab.data import registry as datasets
+from clora_lab.lab.nets import registry as nets
 from clora_lab.lab.settings import DECAY, IDENTITY, SHARED, STAGES, Field, Run
 
 # A recipe: the fields that it changes for all methods and cells, or a function of both that gives the fields
@@ -55,10 +58,21 @@ class Published:
 
 
 class Hooks:
-    """What only one study does. A page overrides what its study has; the bench calls it.
+    """What only one study does. A page overrides what its study has.
 
-    The first four are asked before any work and load no Keras.
+    The first ones are asked before any work and load no Keras; from `data` on the bench asks them, in the
+    process that carries out the run.
     """
+
+    alone: tuple[str, ...] = ()  # methods whose decaying path is measured on its own too (slide 12)
+    calibration: int = 1000  # training examples that an activation-aware start looks at
+    evaluation: Mapping[str, object] = {}  # arguments of `training.evaluate`
+    resumable: bool = True  # whether an interrupted run goes on from its last epoch, or begins anew
+    shapes: tuple[str, ...] = ()  # fields beside data set and model that the net's shape depends on
+
+    def resolve(self, dataset: str, among: Sequence[str], download: bool = True) -> str:
+        """The data set that a name stands for; "auto" is the first of a study's that can be had."""
+        return datasets.resolve(dataset, among, download)
 
     def usual(self, chosen: Mapping) -> dict:
         """Fields that go with those that were chosen, unless they are chosen too (a model's own start)."""
@@ -68,13 +82,60 @@ class Hooks:
         """Fields of the run that trains the net from which `run` starts; the others have their defaults."""
         return run.only("study", "dataset", "model", "seed")
 
-    def title(self, what: Mapping) -> str:
-        """Net, start and data of a run or of a row, for titles."""
-        return f"{what['model']} on {what['dataset']}"
-
     def things(self, what: Mapping) -> str:
         """What the data set consists of, for titles: "images"."""
         return "examples"
+
+    def shared(self, run: Run) -> Run:
+        """The run under whose name an original net is cached, for runs that train the same."""
+        return run
+
+    def report(self, study: Study, rows, splits: Sequence[str] = ("test",)) -> None:
+        """Print recorded rows as tables, and in a sentence what came out."""
+        from clora_lab.lab import tables
+
+        for split in splits:
+            tables.report(rows, study.apart_in(rows), split)
+
+    def markdown(self, study: Study, rows, split: str = "test") -> str:
+        """The same for the README."""
+        from clora_lab.lab import tables
+
+        return tables.markdown(tables.compare(rows, study, split))
+
+    def data(self, run: Run):
+        """The `clora_lab.lab.bench.Data` of a run."""
+        raise NotImplementedError(f"{type(self).__name__} has no data.")
+
+    def net(self, run: Run, data, fresh: bool = False):
+        """The net of a run before any training here, uncompiled.
+
+        Args:
+            run: of the study.
+            data: of the run.
+            fresh: from random values, whatever the study usually starts from.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no net.")
+
+    def origin(self, run: Run, method, original, data):
+        """The net that a method compresses: the trained original, or an untrained one if it asks for that."""
+        return original if method.starts_from_original else self.net(run, data, fresh=True)
+
+    def compression(self, run: Run, net) -> dict:
+        """`rank`, `targets` and so on of `clora_lab.compress`."""
+        return {"rank": run["rank"], "targets": None}
+
+    def free(self, run: Run, method) -> tuple[str, ...]:
+        """Names of layers that train although the method froze them."""
+        return ()
+
+    def compiled(self, run: Run, steps: int) -> dict:
+        """Further arguments of Keras' compile(), for `steps` steps an epoch."""
+        return {}
+
+    def taught(self, run: Run, model, teacher, data) -> tuple:
+        """For a distillation: the model to train, its (inputs, labels), and arguments of compile()."""
+        raise NotImplementedError(f"{type(self).__name__} has no distillation.")
 
 
 @dataclass(frozen=True)
@@ -84,8 +145,9 @@ class Study:
     Args:
         name: in the results and on the command line.
         title: in a few words.
-        net: name of each model -> its printed name; the first is the default.
-        data: the names of its data sets, the first one preferred.
+        net: its nets, by their names in `clora_lab.lab.nets.registry`; the first is the default.
+        data: its data sets, by their names in `clora_lab.lab.data.registry`; the best first, the last needs
+            no download.
         defaults: fields of `SHARED` and `DECAY` whose default is another here.
         axes: the study's own fields.
         variants: name of each recipe -> what it changes, see `Recipe`; the first is the default.
@@ -102,6 +164,9 @@ class Study:
         published: the published tables, see `Published`.
         small: data set -> arguments of `grid` for a live run of the notebooks, sized to take a minute.
         stages: of `STAGES`, those that the study can do.
+        recipes: what a variant is called on the command line.
+        jobs: processes of a grid where none are asked for; 0 for one for each core.
+        examples: settings for the command line's help.
         hooks: what only this study does.
         base: the study whose names its runs share, where it isn't itself: such a run's name says its study.
 
@@ -114,7 +179,7 @@ class Study:
 
     name: str
     title: str
-    net: Mapping[str, str]
+    net: tuple[str, ...]
     data: tuple[str, ...]
     defaults: Mapping[str, object] = field(default_factory=dict)
     axes: Mapping[str, Field] = field(default_factory=dict)
@@ -129,15 +194,18 @@ class Study:
     published: tuple[Published, ...] = ()
     small: Mapping[str, Mapping] = field(default_factory=dict)
     stages: tuple[str, ...] = ()
+    recipes: str = "variant"
+    jobs: int = 1
+    examples: tuple[str, ...] = ("",)
     hooks: Hooks = field(default_factory=Hooks)
     base: str = ""
 
     def __post_init__(self):
-        own = {"study": self.base or self.name, "model": next(iter(self.net))} | dict(self.defaults)
+        own = {"study": self.base or self.name, "model": self.net[0]} | dict(self.defaults)
         fields = {**SHARED, **self.axes, **{name: STAGES[name] for name in self.stages}, **DECAY}
         for name in own:
             _checks.one_of("defaults", name, fields)
-        fields["model"] = _with(fields["model"], choices=tuple(self.net))
+        fields["model"] = _with(fields["model"], choices=self.net)
         fields["dataset"] = _with(fields["dataset"], choices=self.data)
         fields = {name: _with(each, default=own.get(name, each.default)) for name, each in fields.items()}
         object.__setattr__(self, "fields", fields)
@@ -188,24 +256,23 @@ class Study:
                 "`study` must be a name of letters, digits, '_' and '-', such as 'toy'. "
                 f"Received: {values['study']!r}."
             )
+        known = nets.entry(values["model"]).starts
+        if "start" in values and nets.FOLDER not in known:
+            _checks.one_of("start", values["start"], known)
         run = Run(self, tuple(values.items()))
         run.decay(1)
+        own = own_settings(method)
+        if own:
+            methods.find(method)(**run.only(*own))  # checks what only it knows
         return run
 
     def original(self, run: Run) -> Run:
         """The run that trains the net from which `run` starts: itself, if it is one."""
         return self.run(**self.hooks.original(run), method=methods.ORIGINAL)
 
-    def resolve(self, dataset: str) -> str:
-        """The data set that a name stands for; "auto" is the first of the study's that can be had.
-
-        Raises:
-            ValueError: neither "auto" nor one of the study's.
-            DatasetDamaged: "auto", and what is on this machine is damaged.
-        """
-        from clora_lab.lab.data import registry
-
-        return registry.resolve(dataset, self.data)
+    def moved(self, run: Run) -> dict:
+        """The fields that a run's name says: dataset and method, and what is not as by default."""
+        return {name: value for name, value in run.items() if self.names_a_run(run, name, value)}
 
     def names_a_run(self, run: Run, name: str, value) -> bool:
         """Whether a field is in the run's name: dataset and method are, others where they moved."""
@@ -253,7 +320,7 @@ class Study:
             point = dict(zip(chosen, values, strict=True))
             if "dataset" not in point:
                 raise ValueError("`dataset` must be given: a run has no default of it.")
-            cells = self._cells(ranks, point["dataset"])
+            cells = self._cells(ranks, self.fields["dataset"].check("dataset", point["dataset"]))
             for variant in variants:
                 recipe = self.variants[_checks.one_of("variant", variant, self.variants)]
                 usual = {n: v for n, v in self.hooks.usual(point).items() if n not in outer}
@@ -268,8 +335,10 @@ class Study:
             yield from recipe(wanted, cells)
             return
         for method in wanted:
+            # The slides' settings are none of a method that brings its own.
+            own = {n: v for n, v in recipe.items() if n not in DECAY or not own_settings(method)}
             for cell in [{}] if method == methods.ORIGINAL else cells:
-                yield {**recipe, **cell, "method": method}
+                yield {**own, **cell, "method": method}
 
     def _cells(self, ranks: Mapping[str, Sequence], dataset: str) -> list[dict]:
         """The cells of a grid as fields: (16, 32) names both ranks of one, 16 alone is all of them."""
@@ -299,11 +368,20 @@ class Study:
             found = {name: v for name, v in found.items() if self.fields[name].original is None}
         return found
 
+    def field(self, name: str, wanted: Iterable[str] = ()) -> Field:
+        """A field by its name: the study's, or a setting of one of the methods that are wanted.
+
+        Raises:
+            ValueError: there is none; the nearest one is suggested.
+        """
+        fields = dict(self.fields)
+        for method in wanted:
+            fields |= own_settings(_checks.one_of("method", method, methods.ENTRIES))
+        return fields[_checks.one_of("field", name, fields)]
+
     def _fields_of(self, method: str, given: Iterable[str]) -> Mapping[str, Field]:
-        """The study's fields, with the method's own where one of them is asked for."""
-        if all(name in self.fields for name in given):
-            return self.fields
-        fields = {**own_settings(method), **self.fields}
+        """The fields of a method's runs: the study's, and the method's own in their place."""
+        fields = {**self.fields, **own_settings(method)}
         for name in given:
             _checks.one_of("field", name, fields)
         return fields
@@ -325,7 +403,38 @@ class Study:
         epochs = dict.fromkeys(("epoch", "step"), int) | dict.fromkeys(EPOCH[2:], float)
         return {**types, **numbers, **epochs}
 
-    # --- titles -------------------------------------------------------------------------------------
+    @property
+    def compressing(self) -> tuple[str, ...]:
+        """The fields that the original net has no use for: what is compressed, and how far."""
+        return tuple(name for name, each in self.fields.items() if each.original is not None)
+
+    # --- data and titles ----------------------------------------------------------------------------
+
+    def resolve(self, dataset: str, download: bool = True) -> str:
+        """The data set that a name stands for; "auto" ends in one that runs here.
+
+        Args:
+            dataset: one of `data`, which is returned as it is, or "auto".
+            download: whether "auto" may fetch one.
+
+        Raises:
+            ValueError: the study has none of that name.
+            DatasetDamaged: what is on this machine is damaged.
+        """
+        return self.hooks.resolve(dataset, self.data, download)
+
+    def title_of(self, what: Mapping) -> str:
+        """Net, start and data of a run or of a row, for titles.
+
+        Example:
+            >>> from clora_lab import studies
+            >>> study = studies.get("bert")
+            >>> study.title_of(study.run(dataset="imdb", method="wds", rank=16))
+            'BERT-Tiny (pretrained here on IMDB) on IMDB'
+        """
+        net = nets.entry(what["model"])
+        named = nets.title(net.name, what["start"]) if "start" in self.fields else net.title or net.label
+        return f"{named} on {datasets.title(what['dataset'])}"
 
     def describe(self, rows) -> str:
         """The title of a table: net, start, data and how much of it, recipe, what is compressed how.
@@ -341,9 +450,10 @@ class Study:
             epochs += f" from a dense net of {first['dense_epochs']}"
         if first.get("distillation", 0.0) > 0.0:
             epochs += f", which gives {first['distillation']:.0%} of the loss"
-        own = [first[name] for name in self.apart if name not in self.apart_of_original]
+        own = [first[name] for name in self.apart if name in self.compressing]
+        own += [f"{name} {first[name]}" for name in self.apart if name in DECAY or name not in self.columns]
         recipe = f"recipe '{first['variant']}' ({epochs})"
-        return ", ".join([f"{self.hooks.title(first)} ({sizes})", recipe, *own])
+        return ", ".join([f"{self.title_of(first)} ({sizes})", recipe, *own])
 
     # --- what a table may hold ----------------------------------------------------------------------
 
@@ -357,18 +467,37 @@ class Study:
     @property
     def apart_of_original(self) -> tuple[str, ...]:
         """Those columns of `apart` that the original net has as well; its rows go with each of the others."""
-        return tuple(name for name in self.apart if self.fields.get(name, Field(0)).original is None)
+        return tuple(
+            name for name in self.apart if name in self.columns and name not in (*self.compressing, *DECAY)
+        )
+
+    def apart_in(self, rows) -> Study:
+        """The study with tables for each value of whatever a grid moved beside its recipes.
+
+        Args:
+            rows: a data frame of recorded rows.
+        """
+        fixed = ("method", "seed", "study", *self.cells, *self.apart)
+        runs = rows.drop_duplicates("config").groupby(["method", *self.cells, *self.apart], dropna=False)
+        moved = [
+            name for name in self.fields if name not in fixed and (runs[name].nunique(dropna=False) > 1).any()
+        ]
+        return dataclasses.replace(self, apart=(*self.apart, *moved)) if moved else self
 
 
-def own_settings(method: str) -> dict[str, Field]:
-    """The settings that a method's class adds to those of the slides, by the defaults of its fields."""
-    if method == methods.ORIGINAL or methods.family(method) == "slides":
+@functools.cache
+def own_settings(method: str) -> Mapping[str, Field]:
+    """The settings that a method brings with it, by the fields of its class.
+
+    The slides' methods, what a table owes beside them, and the references have those of `DECAY` or none; to
+    ask any other method loads its file, and so Keras.
+    """
+    if methods.family(method) != "trained":
         return {}
-    plain = (bool, int, float, str)
     return {
         each.name: Field(each.default, f"of the method {method}")
         for each in dataclasses.fields(methods.find(method))
-        if isinstance(each.default, plain) and each.name not in DECAY
+        if isinstance(each.default, (bool, int, float, str))
     }
 
 

@@ -196,8 +196,7 @@ def compare(rows: pd.DataFrame, study: Study, split: str = "test", metric: str =
 
     Example:
         >>> from clora_lab import studies
-        >>> from clora_lab.lab.results import ResultsStore
-        >>> toy = ResultsStore(published.data_dir() / "results", "toy").read()
+        >>> toy = studies.recorded("toy").read()
         >>> table = compare(toy[toy["variant"] == "slides"], studies.get("toy"))
         >>> table[(table["method"] == "noise_bias") & (table["rank"] == 16)][["published", "measured", "gap"]]
         >>> table.round(2).to_dict("records")[0]["measured"]
@@ -566,7 +565,7 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
     other was recorded (dense net and baselines).
 
     Args:
-        results: recorded rows, as `ResultsStore.read()` gives them.
+        results: recorded rows, as `Store.read()` gives them.
 
     Returns:
         Columns dataset, variant, method, rank, split, ratio_percent (the slides' convention), mean, sd

@@ -21,7 +21,7 @@ import numpy as np
 import scipy.special
 
 import clora_lab as cl
-from clora_lab import _checks, graph, methods, schedules
+from clora_lab import _checks
 from clora_lab.lab.paths import cache_dir
 
 STATE = "state.json"
@@ -149,17 +149,17 @@ def write_json(path: Path, value) -> None:
     os.replace(part, path)
 
 
-def compile_model(model: keras.Model, experiment, total_steps: int, **how) -> keras.Model:
-    """Compile a classifier with logits in place, by an experiment's recipe; returns it.
+def compile_model(model: keras.Model, run, total_steps: int, **how) -> keras.Model:
+    """Compile a classifier with logits in place, by a run's recipe; returns it.
 
     Args:
         model: the net.
-        experiment: with the fields learning_rate and lr_schedule ("constant", or "cosine" to 0).
+        run: with the fields learning_rate and lr_schedule ("constant", or "cosine" to 0).
         total_steps: of the training to come.
         **how: further arguments of Keras' compile().
     """
-    rate = experiment.learning_rate
-    if experiment.lr_schedule == "cosine":
+    rate = run.learning_rate
+    if run.lr_schedule == "cosine":
         rate = keras.optimizers.schedules.CosineDecay(rate, decay_steps=total_steps)
     model.compile(
         optimizer=keras.optimizers.Adam(rate),
@@ -176,7 +176,7 @@ def fit(
     epochs: int,
     folder: str | os.PathLike,
     callbacks: Sequence[keras.callbacks.Callback] = (),
-    start: dict | None = None,
+    start: Callable[[], dict] | None = None,
     patience: int | None = None,
     verbose: int = 0,
 ) -> tuple[list[dict], float]:
@@ -188,7 +188,8 @@ def fit(
         epochs: in all, the finished ones included.
         folder: for the checkpoint, of this training alone. `forget` removes it.
         callbacks: of Keras; what they write into an epoch's logs gets into the history.
-        start: values of epoch 0, before training; kept as the history's first entry.
+        start: gives the values of epoch 0, before training, which become the history's first entry; not
+            asked again when a training goes on.
         patience: stop after so many epochs without a better `val_accuracy`, and go back to the best one;
             None to train to the end and keep that.
         verbose: as in Keras.
@@ -204,12 +205,13 @@ def fit(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    state = {"epoch": 0, "history": [{"epoch": 0, "step": 0, **(start or {})}], "seconds": 0.0}
-    state |= {"best": 0, "stopped": False}
+    state = {"epoch": 0, "seconds": 0.0, "best": 0, "stopped": False}
     if (folder / STATE).exists():
         state |= json.loads((folder / STATE).read_text())
         model.optimizer.build(model.trainable_variables)
         _load(model, folder / state["weights"])
+    else:
+        state["history"] = [{"epoch": 0, "step": 0, **(start() if start else {})}]
     if state["epoch"] < epochs and not state["stopped"]:
         batches.start(state["epoch"])
         # Not model.fit: that of a KerasHub Task would take the batches for raw text.
@@ -230,6 +232,38 @@ def fit(
     if patience and state["best"]:
         _load(model, folder / BEST)
     return state["history"], state["seconds"]
+
+
+def fit_arrays(
+    model: keras.Model,
+    x,
+    y,
+    batch_size: int,
+    epochs: int,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    start: Callable[[], dict] | None = None,
+) -> tuple[list[dict], float]:
+    """Train a compiled model in place on arrays, from the first epoch to the last: for short trainings.
+
+    Keras draws the batches from its own state, so `keras.utils.set_random_seed` before makes them equal.
+
+    Args:
+        model: a compiled model.
+        x, y: inputs and labels.
+        batch_size: examples a step.
+        epochs, callbacks, start: as for `fit`.
+
+    Returns:
+        As `fit`.
+    """
+    steps = -(-len(y) // batch_size)
+    history = [{"epoch": 0, "step": 0, **(start() if start else {})}]
+    begin = time.perf_counter()
+    logs = model.fit(x, y, batch_size=batch_size, epochs=epochs, callbacks=list(callbacks), verbose=0).history
+    seconds = time.perf_counter() - begin
+    for epoch, values in enumerate(zip(*logs.values(), strict=True), start=1):
+        history.append({"epoch": epoch, "step": epoch * steps, **dict(zip(logs, values, strict=True))})
+    return history, seconds
 
 
 def _load(model: keras.Model, file: Path) -> None:
@@ -342,97 +376,3 @@ def trained_net(
         # What follows compiles it anew: the optimiser of its own training, which the file has, is not wanted.
         warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
         return keras.saving.load_model(path, compile=False), history, seconds
-
-
-def build_net(
-    experiment,
-    dense: keras.Model,
-    fresh: Callable[[], keras.Model],
-    total_steps: int,
-    keep_factors: bool = False,
-    **arguments,
-) -> keras.Model:
-    """The net that an experiment trains: a wrapped one for C-LoRA, a finalized one for the baselines.
-
-    Every compressed net trains its pairs and biases; the rest stays the dense net's, frozen, as in the
-    slides, except in "scratch", where nothing of the dense net is used and everything trains.
-
-    Args:
-        experiment: with the fields method, seed, init, alpha, noise_gate, noise_law, and
-            `decay(total_steps)`.
-        dense: the trained original; it is not changed. It is what "dense" returns.
-        fresh: makes an untrained original, for "scratch".
-        total_steps: of the training to come.
-        keep_factors: for the baselines, see `clora_lab.finalize`.
-        **arguments: rank, targets, factorization, calibration of `clora_lab.compress`.
-    """
-    if experiment.method == "dense":
-        return dense
-    arguments |= {"seed": experiment.seed}
-    with warnings.catch_warnings():
-        # The tables show the ratios, so a rank without a saving shows there.
-        warnings.simplefilter("ignore", cl.BreakEvenWarning)
-        if experiment.method in methods.names("slides"):
-            return cl.compress(
-                dense,
-                method=experiment.method,
-                schedule=experiment.decay(total_steps),
-                init=experiment.init,
-                alpha=experiment.alpha,
-                noise_gate=experiment.noise_gate,
-                noise_law=experiment.noise_law,
-                **arguments,
-            )
-        if experiment.method == "scratch":
-            wrapped = cl.compress(fresh(), method="bias", init="scratch", freeze=False, **arguments)
-            return cl.finalize(wrapped, keep_factors=keep_factors)
-        schedule = schedules.LinearDecay(total_steps)
-        init = "activations" if experiment.init == "activations" else "svd"
-        wrapped = cl.compress(dense, method="bias", init=init, schedule=schedule, **arguments)
-    small = cl.finalize(wrapped, force=True, keep_factors=keep_factors)
-    frozen = {path for path, layer in graph.walk(wrapped) if not layer.trainable}
-    for path, layer in graph.walk(small):
-        if path in frozen:
-            layer.trainable = False
-    return small
-
-
-def measured(model: keras.Model, small: keras.Model, splits: dict, **how) -> list[tuple]:
-    """Accuracy and loss on each split: of a wrapped net as it trained and as finalized, else of `small`.
-
-    Args:
-        model: what was trained.
-        small: what is left in the end.
-        splits: name -> (x, y).
-        **how: further arguments of `evaluate`.
-
-    Returns:
-        Tuples (split, view, metric, value) for `runner.result_rows`.
-    """
-    wrapped = bool(cl.clora_layers(model))
-    views = {"trained": model, "compressed": small} if wrapped else {"trained": small}
-    values = []
-    for view, net in views.items():
-        for split, (x, y) in splits.items():
-            result = evaluate(net, x, y, **how)
-            values += [(split, view, name, result[name]) for name in ("accuracy", "loss")]
-    return values
-
-
-def sizes(experiment, dense: keras.Model, small: keras.Model, conventions: dict[str, str]) -> list[tuple]:
-    """Parameters and ratios of a finished net, as `measured`.
-
-    Args:
-        experiment: its `method` says whether there is anything to compare.
-        dense, small: before and after.
-        conventions: name of the metric -> a key of `clora_lab.accounting.CONVENTIONS`.
-    """
-    # The dense net has no compressed layer to count, and is all of itself by any convention.
-    is_dense = experiment.method == "dense"
-    table = cl.report(dense, small)
-    parameters = table.loc[table["layer"] == "total", "parameters"].item()
-    values = [("model", "-", "parameters", float(parameters))]
-    for metric, convention in conventions.items():
-        ratio = 1.0 if is_dense else cl.ratio(dense, small, convention)
-        values.append(("model", "-", metric, 100.0 * ratio))
-    return values

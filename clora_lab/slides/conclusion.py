@@ -21,9 +21,9 @@ from clora_lab.lab.data import registry as datasets
 from clora_lab.lab.frames import MissingResults
 from clora_lab.lab.names import BASELINES, METHODS
 from clora_lab.lab.nets import registry as nets
-from clora_lab.lab.results import ResultsStore
 from clora_lab.slides import published
 from clora_lab.studies import overview
+from clora_lab.studies import recorded as store_of
 
 STUDIES = ("toy", "vgg16", "bert")
 FAMILIES = {"methods": METHODS, "baselines": BASELINES}  # Holm's correction is over one of them
@@ -63,8 +63,8 @@ def recorded(folder: str | Path) -> dict[str, pd.DataFrame]:
         >>> recorded("no such folder")
         {}
     """
-    stores = [ResultsStore(folder, study) for study in STUDIES]
-    rows = {store.study: store.read() for store in stores if store.path.is_file()}
+    stores = [store_of(study, folder) for study in STUDIES]
+    rows = {store.name: store.read() for store in stores if store.exists()}
     return {study: found for study, found in rows.items() if (found["rank"] > 0).any()}
 
 
@@ -135,7 +135,7 @@ def sizes(found: Sequence[Part]) -> pd.DataFrame:
         found: by `parts`.
 
     Returns:
-        A row a part: part, training (examples, or the share of them where only that is recorded), epochs,
+        A row a part: part, training (how many examples), epochs,
         epochs_slides (empty for data that stand in for theirs), cells (how many rank cells have one of the
         four methods), seeds (of the cell with the fewest, and of the one with the most).
 
@@ -146,14 +146,11 @@ def sizes(found: Sequence[Part]) -> pd.DataFrame:
     rows = []
     for part in found:
         own = part.rows[part.rows["method"].isin(METHODS)]
-        first = own.iloc[0]
-        share = f"{first['fraction']:.0%}"
-        size = f"{int(first['train_size']):,} examples" if "train_size" in own else f"{share} of the images"
         seeds = _cells(own).groupby([*_rank_columns(own), "method"])["seed"].nunique()
         rows.append(
             {
                 "part": part.title,
-                "training": size,
+                "training": f"{int(own['train_size'].iloc[0]):,} examples",
                 "epochs": int(own["epochs"].max()),
                 "epochs_slides": _slides_epochs(part),
                 "cells": own[_rank_columns(own)].drop_duplicates().shape[0],

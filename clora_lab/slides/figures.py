@@ -17,7 +17,8 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from clora_lab import _checks
+from clora_lab import _checks, studies
+from clora_lab import methods as registry
 from clora_lab.lab import frames, tables
 from clora_lab.lab.data import registry as datasets
 from clora_lab.lab.figures import laws, marks, style
@@ -25,7 +26,6 @@ from clora_lab.lab.frames import MissingResults
 from clora_lab.lab.names import BASELINES, METHODS, method_label
 from clora_lab.lab.nets import registry as nets
 from clora_lab.lab.paths import data_dir
-from clora_lab.lab.results import ResultsStore
 from clora_lab.schedules import LinearDecay
 from clora_lab.slides import audit, drawings, plots, printed, published, recompute, shapes
 
@@ -295,8 +295,8 @@ def _published_bars() -> Figure:
 
 
 def _rows(folder: Path, study: str) -> pd.DataFrame:
-    store = ResultsStore(folder, study)
-    if not store.path.is_file():
+    store = studies.recorded(study, folder)
+    if not store.exists():
         raise MissingResults(
             f"Not measured yet: there are no recorded rows of the study {study!r}. "
             f"Compute them with: python -m clora_lab reproduce {study}"
@@ -317,7 +317,7 @@ def _toy(folder: Path, stem: str) -> Callable[[], Figure]:
                 "Not measured yet: no recorded rows of the toy study on Fashion-MNIST. "
                 "Compute them with: python -m clora_lab reproduce toy"
             )
-        available = gallery.toy_figures(rows, ResultsStore(folder, "toy").read_history(), "fashion_mnist")
+        available = gallery.toy_figures(rows, studies.recorded("toy", folder).read_history(), "fashion_mnist")
         if stem not in available:
             raise MissingResults(f"Not measured yet: the rows for {stem} are missing. {frames.remedy()}")
         return available[stem]()
@@ -328,7 +328,7 @@ def _toy(folder: Path, stem: str) -> Callable[[], Figure]:
 def _stages(folder: Path, method: str) -> Figure:
     rows = _rows(folder, "toy")
     rows = rows[(rows["dataset"] == "fashion_mnist") & (rows["rank"] > 0)]
-    history = ResultsStore(folder, "toy").read_history()
+    history = studies.recorded("toy", folder).read_history()
     history = history[history["dataset"] == "fashion_mnist"]
     rank = int(rows["rank"].min()) if len(rows) else 16
     return plots.stage_accuracies(history, method=method, rank=rank)
@@ -370,8 +370,10 @@ def measured_cells(folder: Path, study: str, model: str) -> tuple[pd.DataFrame, 
     same, pairs, decay = ([c for c in names if c in rows] for names in (SAME, SAME_PAIRS, SAME_METHODS))
     chosen, others = _first_setting(methods, same + pairs + decay)
     compressed, four = rows["rank"] > 0, rows["method"].isin(METHODS)
-    rows = rows[
-        _equal(rows, chosen, same)
+    trained = {name: registry.find(name).trains for name in rows.loc[compressed, "method"].unique()}
+    rows = rows[  # beside the slides' nets, which all trained
+        rows["method"].map(trained).fillna(True).astype(bool)
+        & _equal(rows, chosen, same)
         & (~compressed | _equal(rows, chosen, pairs))
         & (~four | _equal(rows, chosen, decay))
     ]

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from clora_lab.lab import frames, tables
+from clora_lab import studies
+from clora_lab.lab import bench, frames, tables
 from clora_lab.lab.figures import compare, laws, style, training
 from clora_lab.slides import plots, published
-from clora_lab.studies import experiments
 
 
 def toy_figures(
@@ -35,7 +35,8 @@ def toy_figures(
     if ranks.empty:
         raise ValueError(f"`results` has no compressed net of {dataset!r}. {frames.remedy()}")
     rank, steps = int(ranks.min()), int(history["step"].max())
-    first = experiments.Experiment(dataset, "wds", rank=rank)
+    toy = studies.get("toy")
+    first = toy.run(dataset=dataset, method=toy.methods[0], rank=rank)
     one = history[history["seed"] == history["seed"].min()]
     summary = tables.summarise(results)
 
@@ -45,7 +46,7 @@ def toy_figures(
         return laws.decay_curve(first.decay(steps), steps, dataset=dataset, recorded=points)
 
     def noise():
-        net, _, _ = experiments.dense_net(first)
+        net, _, _ = bench.original_net(first)
         weights = np.ravel(keras.ops.convert_to_numpy(net.get_layer("dense").kernel))
         weights = pd.Series(weights, name="first dense layer")
         return laws.noise_densities(weights, [0.8, 0.5, 0.3], dataset=dataset)

@@ -62,7 +62,7 @@ def compare(
     was trained; the dense net and the baselines likewise.
 
     Args:
-        results: recorded rows (`ResultsStore.read()`), accuracies as fractions.
+        results: recorded rows (`Store.read()`), accuracies as fractions.
         study: "toy", the only one so far.
         dataset, variant, split: which recorded rows to take.
 
@@ -82,7 +82,7 @@ def compare(
 
     Example:
 
-    >>> table = compare(ResultsStore("data/results", "toy").read())
+    >>> table = compare(studies.recorded("toy").read())
     >>> table.loc[table["method"] == "noise_bias", ["rank", "measured_mean", "difference"]]
     """
     if study != "toy":
@@ -92,7 +92,7 @@ def compare(
     if missing:
         raise ValueError(
             f"`results` must have the columns of recorded results. Missing: {missing}. "
-            "Pass what ResultsStore.read() returns."
+            "Pass what Store.read() returns."
         )
     chosen = results[
         (results["study"] == study) & (results["dataset"] == dataset) & (results["variant"] == variant)
@@ -201,7 +201,7 @@ def beside(results: pd.DataFrame, study: str, split: str = "test") -> pd.DataFra
         ValueError: an unknown study, or runs that no mean should mix.
 
     Example:
-        >>> beside(ResultsStore("data/results", "vgg16").read(), "vgg16")  # doctest: +SKIP
+        >>> beside(studies.recorded("vgg16").read(), "vgg16")  # doctest: +SKIP
     """
     cells = CELLS[_checks.one_of("study", study, CELLS)]
     keys = list(cells.values())

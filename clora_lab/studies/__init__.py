@@ -6,11 +6,13 @@ A study is added by its page and one line here.
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from clora_lab import _checks
 
 if TYPE_CHECKING:
+    from clora_lab.lab.store import Store
     from clora_lab.lab.study import Study
 
 
@@ -47,3 +49,23 @@ def get(name: str) -> Study:
     """
     home = HOMES[_checks.one_of("study", name, HOMES)]
     return importlib.import_module(f"{__name__}.{home}").STUDY
+
+
+def recorded(name: str, folder: str | os.PathLike | None = None) -> Store:
+    """The recorded runs of a study.
+
+    Args:
+        name: of a study, or of a file of its runs: `toy_search` are runs of `toy`.
+        folder: of the results; None for the recorded ones of this project.
+
+    Example:
+        >>> from clora_lab import studies
+        >>> rows = studies.recorded("toy").read()
+        >>> rows["dataset"].unique().tolist()
+        ['fashion_mnist']
+    """
+    from clora_lab.lab.paths import data_dir
+    from clora_lab.lab.store import Store
+
+    study = get(name if name in HOMES else name.partition("_")[0])
+    return Store(data_dir() / "results" if folder is None else folder, study, name)

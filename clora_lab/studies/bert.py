@@ -7,21 +7,26 @@ norms and the head stay.
 
 from __future__ import annotations
 
+import functools
+import warnings
+
 from clora_lab import methods
 from clora_lab.lab.data import registry as datasets
+from clora_lab.lab.data.registry import DatasetMissing
 from clora_lab.lab.nets import registry as nets
+from clora_lab.lab.nets import starts
 from clora_lab.lab.settings import Field
 from clora_lab.lab.study import Hooks, Published, Study
 from clora_lab.studies.toy import FIXED
 
-NET = {"bert_tiny": "BERT-Tiny", "bert_small": "BERT-Small", "minilm": "MiniLM"}
-ENCODER = nets.targets("bert_tiny", "attention", "feed_forward")
-SCOPES = {
-    "attention": nets.targets("bert_tiny", "attention"),
-    "encoder": ENCODER,
-    "encoder_ff_wide": ENCODER,
-    "model": nets.targets("bert_tiny"),
+WIDER, WIDER_RANK = "encoder_ff_wide", 2.75  # feed-forward pairs with so many times attention's rank
+SCOPES = {  # what is compressed, as groups of a net's targets
+    "attention": ("attention",),
+    "encoder": ("attention", "feed_forward"),
+    WIDER: ("attention", "feed_forward"),
+    "model": ("attention", "feed_forward", "pooler", "embeddings"),
 }
+MODELS = ("bert_tiny", "bert_small", "minilm")
 # Where a model's weights usually come from, and the length of its texts in tokens.
 STARTS = {"bert_tiny": "pretrained_here", "bert_small": "preset", "minilm": "package"}
 SEQUENCES = {"bert_tiny": 128, "bert_small": 256, "minilm": 128}
@@ -41,22 +46,117 @@ def slides_ratio(run):
 class BERT(Hooks):
     """What only the BERT study does."""
 
+    alone = methods.names("slides")[:1]
+    calibration = 256
+    evaluation = {"batch": 100, "traced": True}
+
+    def resolve(self, dataset, among, download=True):
+        found = super().resolve(dataset, among, download)
+        if dataset == "auto":
+            try:
+                starts.find(MODELS[0], STARTS[MODELS[0]])
+            except DatasetMissing as error:
+                if download:
+                    warnings.warn(f"'auto' takes {datasets.title(among[-1])}. {error}", stacklevel=2)
+                return among[-1]
+        return found
+
     def usual(self, chosen):
-        model = chosen.get("model", next(iter(NET)))
+        model = chosen.get("model", MODELS[0])
         start = "random" if chosen.get("dataset") == "synthetic" else STARTS.get(model, "")
         return {"start": start, "sequence": SEQUENCES[model]} if model in STARTS else {}
 
     def original(self, run):
-        # The recipe's name is no part of what the dense net is, but its row goes with the recipe's table.
         shared = run.only("study", "dataset", "seed", "variant", "model", "start", "sequence", "fraction")
         shared |= run.only("dense_epochs", "patience", "batch_size", "dense_learning_rate", "lr_schedule")
         return {**shared, "epochs": run["dense_epochs"], "learning_rate": run["dense_learning_rate"]}
 
-    def title(self, what):
-        return f"{nets.title(what['model'], what['start'])} on {datasets.title(what['dataset'])}"
-
     def things(self, what):
         return f"texts of {what['sequence']} tokens"
+
+    def shared(self, run):
+        # The recipe's name is no part of what the dense net is.
+        return run.replace(variant="slides")
+
+    def data(self, run):
+        from clora_lab.lab import bench
+        from clora_lab.lab.data import tokens
+
+        net, tokenizer = pretrained(run)
+        reviews = _load(run["dataset"], run["fraction"])
+        parts = {
+            split: (
+                tokens.tokenise(getattr(reviews, f"x_{split}"), tokenizer, run["sequence"]),
+                getattr(reviews, f"y_{split}"),
+            )
+            for split in ("train", "val", "test")
+        }
+        more = {"net": net}
+        if bench.taught(run):
+            # What the dense net teaches on are pieces from everywhere in the texts, not their begin alone.
+            ids, owners = tokens.pieces(reviews.x_train, tokenizer, run["sequence"])
+            more["pieces"] = tokens.model_inputs(ids, tokenizer.pad_token_id), reviews.y_train[owners]
+        return bench.Data(parts["train"], parts["val"], parts["test"], classes=2, more=more)
+
+    def net(self, run, data, fresh=False):
+        import keras
+
+        if fresh:
+            return pretrained(run, "random")[0]
+        keras.utils.set_random_seed(run["seed"])
+        return data.more["net"]
+
+    def origin(self, run, method, original, data):
+        if method.keeps_original:
+            # From the pretrained net, as LoRA is meant; data's may be the trained one by now.
+            return pretrained(run)[0]
+        return super().origin(run, method, original, data)
+
+    def free(self, run, method):
+        return ("logits",) if method.keeps_original else ()  # the head is new
+
+    def compression(self, run, net):
+        wide = round(WIDER_RANK * run["rank"]) if run["scope"] == WIDER else run["rank"]
+        feed_forward = nets.targets(run["model"], "feed_forward")
+        return {
+            "rank": {**dict.fromkeys(feed_forward, wide), "*": run["rank"]},
+            "targets": nets.targets(run["model"], *SCOPES[run["scope"]]),
+        }
+
+    def compiled(self, run, steps):
+        import keras
+
+        # XLA compiles for minutes at these shapes (benchmarks/bert_step.py), as long as a whole run takes.
+        return {"jit_compile": False if keras.backend.backend() == "tensorflow" else "auto"}
+
+    def taught(self, run, model, teacher, data):
+        from clora_lab import distill
+
+        states = map(distill.bert_states, (model, teacher))
+        whole = distill.Distilled(*states, run["distillation"])
+        return whole, data.more["pieces"], {"loss_weights": whole.label_weight}
+
+
+@functools.lru_cache(maxsize=1)
+def _load(dataset, fraction):
+    return datasets.load(dataset, fraction=fraction)
+
+
+def pretrained(run, start: str = "") -> tuple:
+    """The classifier of a run before any training here, without its preprocessor, and its tokeniser.
+
+    Args:
+        run: of the study.
+        start: in the place of the run's own.
+    """
+    from clora_lab.lab.data import text
+
+    start = start or run["start"]
+    vocabulary = text.synthetic_vocabulary() if (run["dataset"], start) == ("synthetic", "random") else None
+    net = nets.find(run["model"])(start, run["sequence"], seed=run["seed"], vocabulary=vocabulary)
+    tokenizer = net.preprocessor.tokenizer
+    net.preprocessor = None  # the study hands over token ids, made once
+    return net, tokenizer
 
 
 _SMALL = {
@@ -65,7 +165,7 @@ _SMALL = {
 STUDY = Study(
     name="bert",
     title="BERT study",
-    net=NET,
+    net=MODELS,
     data=("imdb", "synthetic"),
     defaults={"epochs": 10, "batch_size": 32, "learning_rate": 5e-5},
     axes={
@@ -125,12 +225,10 @@ STUDY = Study(
         },
     },  # fmt: skip
     stages=("distillation",),
+    examples=(
+        "dataset=synthetic rank=16 epochs=2",
+        "rank=16 seed=0,1,2",
+        "model=minilm scope=encoder variant=distilled rank=63",
+    ),
     hooks=BERT(),
 )
-
-
-def __getattr__(name):
-    """The runs of the first edition, until `clora_lab.lab.bench` carries them out."""
-    import importlib
-
-    return getattr(importlib.import_module("clora_lab.studies.bert_runs"), name)

@@ -9,16 +9,17 @@ from clora_lab.lab import stats
 from clora_lab.lab.figures import marks
 from clora_lab.lab.figures.style import INK
 from clora_lab.lab.frames import MissingResults, require
-from clora_lab.studies import future
+from clora_lab.studies import answers as recorded_answers
+from clora_lab.studies.open_questions import SURFACE
 
-REFERENCE = {name: future.DEFAULTS[name] for name in future.SURFACE}
+REFERENCE = {name: recorded_answers.DEFAULTS[name] for name in SURFACE}
 
 
 def differences(answers: pd.DataFrame, title: str, subtitle: str = "") -> Figure:
     """Each setting's paired difference from the slides' recipe, with its 95% t interval.
 
     Args:
-        answers: by `clora_lab.studies.future.answers`.
+        answers: by `clora_lab.studies.answers.answers`.
         title, subtitle: above the picture.
 
     Raises:
@@ -45,16 +46,16 @@ def surface(table: pd.DataFrame, title: str, subtitle: str = "") -> Figure:
     """The surface as maps, one for each end of the decay: accuracy over spread and gate; the slides' framed.
 
     Args:
-        table: by `clora_lab.studies.future.surface`.
+        table: by `clora_lab.studies.answers.surface`.
         title, subtitle: above the maps.
 
     Raises:
         MissingResults: no rows, or a column is missing.
 
     Example:
-        >>> fig = surface(future.surface(rows), "Surface")  # doctest: +SKIP
+        >>> fig = surface(answers.surface(rows), "Surface")  # doctest: +SKIP
     """
-    require(table, "table", (*future.SURFACE, "accuracy"))
+    require(table, "table", (*SURFACE, "accuracy"))
     if table.empty:
         raise MissingResults("`table` must hold at least one combination. Received: none.")
     maps = {end: f"decay ends at {end:.0%} of the steps" for end in sorted(table["end"].unique())}

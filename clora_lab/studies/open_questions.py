@@ -7,6 +7,7 @@ toy project, recorded as "future".
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 
@@ -69,7 +70,31 @@ class OpenQuestions(toy.Toy):
     """What only this study does: five seeds, and a third of the toy project's epochs."""
 
     def usual(self, chosen):
-        return {"epochs": 10, "seed": range(5)}
+        return {"variant": ("inits", "noise"), "epochs": 10, "seed": range(5)}
+
+    def report(self, study, rows, splits=("test",)):
+        from clora_lab.lab import tables
+        from clora_lab.lab.data import registry
+        from clora_lab.lab.frames import MissingResults
+        from clora_lab.studies import answers
+
+        for split in splits:
+            note = f"{split} accuracy in percent; difference: points from the slides' recipe, paired by seed"
+            for dataset, own in rows.groupby("dataset", sort=False):
+                said = []
+                for question in study.variants:
+                    with contextlib.suppress(MissingResults):  # a question that was not recorded
+                        table = answers.answers(own, question, split)
+                        title = f"{registry.title(dataset)}: {question}"
+                        tables.show(answers.compact(table), title, note)
+                        said = answers.in_words(table)
+                print(*said)
+
+    def markdown(self, study, rows, split="test"):
+        from clora_lab.studies import answers
+
+        first = next(name for name in study.data if (rows["dataset"] == name).any())
+        return answers.markdown(rows[rows["dataset"] == first], split)
 
 
 STUDY = dataclasses.replace(
@@ -82,5 +107,7 @@ STUDY = dataclasses.replace(
     together=("dataset", "rank", "epochs"),
     apart=("dataset", "rank", "epochs"),
     published=(),
+    recipes="question",
+    examples=("dataset=digits seed=0,1", "question=inits", "dataset=digits question=surface"),
     hooks=OpenQuestions(),
 )

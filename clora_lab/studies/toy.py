@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+
 from clora_lab import methods
 from clora_lab.lab.data import registry as datasets
+from clora_lab.lab.nets import registry as nets
 from clora_lab.lab.settings import LR_SCHEDULES, Field
 from clora_lab.lab.study import Hooks, Published, Study
 
@@ -15,6 +18,7 @@ FIXED = {
     "scratch": {"init": ("scratch",)},
     "lora": {"init": ("lora",), "schedule": ("constant",)},
 }
+STEPS_PER_EXECUTION = 50  # so many steps run between two calls of Python; the decay moves with them
 COSINE = {"lr_schedule": "cosine", "dense_lr_schedule": "cosine"}
 # The best recipe found on the validation images at each rank; data/results/toy_search.csv has the search.
 BEST = {"method": "noise_bias", "init": "svd", "begin": 0.0, "end": 0.5}
@@ -30,16 +34,26 @@ def cosine(wanted, cells):
 def noise_to_end(wanted, cells):
     """Noise & bias at the smallest rank with noise until the end of learning (slide 15)."""
     smallest = min(cells, key=lambda cell: cell["rank"])
-    return [{**smallest, "method": BEST["method"], "noise_gate": "until_end"}]
+    return [{**smallest, "method": BEST["method"], "noise_gate": "until_end"}] if _asked(wanted) else []
 
 
 def recipe(wanted, cells):
     """The best recipe found."""
-    return [{**BEST, **COSINE, **cell} for cell in cells]
+    return [{**BEST, **COSINE, **cell} for cell in cells] if _asked(wanted) else []
+
+
+def _asked(wanted):
+    return BEST["method"] in wanted
 
 
 class Toy(Hooks):
     """What only the toy project does."""
+
+    alone = methods.names("slides")[:1]
+    resumable = False  # a run takes a minute
+
+    def usual(self, chosen):
+        return {"variant": ("slides", "noise_to_end")}
 
     def original(self, run):
         rate = run["dense_lr_schedule"]
@@ -48,18 +62,60 @@ class Toy(Hooks):
         )
         return {**shared, "variant": "slides" if rate == "constant" else "cosine", "lr_schedule": rate}
 
-    def title(self, what):
-        return f"{NET[what['model']]} on {datasets.title(what['dataset'])}"
-
     def things(self, what):
         return "images"
 
+    def report(self, study, rows, splits=("validation", "test")):
+        super().report(study, rows, splits)
 
-NET = {"toy_mlp": "Toy MLP"}
+    def markdown(self, study, rows, split="test"):
+        from clora_lab.lab import tables
+
+        return tables.wide(tables.compare(rows, study, split))
+
+    def data(self, run):
+        return of_images(run)
+
+    def net(self, run, data, fresh=False):
+        return nets.find(run["model"])(data.train[0].shape[1], data.classes, seed=run["seed"])
+
+    def compression(self, run, net):
+        return {"rank": run["rank"], "targets": nets.targets(run["model"])}
+
+    def compiled(self, run, steps):
+        return {"steps_per_execution": STEPS_PER_EXECUTION}
+
+
+@functools.lru_cache(maxsize=2)
+def _loaded(dataset, **settings):
+    return datasets.load(dataset, **settings)
+
+
+def of_images(run, settings=(), **how):
+    """The `Data` of a run on images.
+
+    Args:
+        run: with `dataset`, `batch_size` and `fraction`, the share of the training images.
+        settings: fields of the run that the data set's loader takes.
+        **how: further fields of `Data`.
+    """
+    from clora_lab.lab.bench import Data
+
+    found = _loaded(run["dataset"], **run.only(*settings))
+    count = max(run["batch_size"], round(len(found.x_train) * run["fraction"]))
+    return Data(
+        train=(found.x_train[:count], found.y_train[:count]),
+        validation=(found.x_val, found.y_val),
+        test=(found.x_test, found.y_test),
+        classes=len(found.classes),
+        **how,
+    )
+
+
 STUDY = Study(
     name="toy",
     title="Toy study",
-    net=NET,
+    net=("toy_mlp",),
     data=tuple(RANKS),
     defaults={"epochs": 30, "batch_size": 30, "learning_rate": 1e-3},
     axes={
@@ -77,7 +133,14 @@ STUDY = Study(
     ),
     small={
         "fashion_mnist": {"epochs": 12, "fraction": 0.1},
-        "digits": {"epochs": 20},
+        "digits": {"epochs": 20, "fraction": 1.0},
     },
+    jobs=0,
+    examples=(
+        "",
+        "dataset=digits --jobs 2",
+        "variant=slides,cosine rank=16 seed=0,1,2,3,4",
+        "method=wds,noise_bias noise_gate=0.15,0.5",
+    ),
     hooks=Toy(),
 )

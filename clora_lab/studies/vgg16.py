@@ -6,14 +6,15 @@ stays.
 
 from __future__ import annotations
 
-from clora_lab.lab.data import registry as datasets
+from clora_lab import methods
 from clora_lab.lab.nets import registry as nets
 from clora_lab.lab.settings import Field
 from clora_lab.lab.study import Hooks, Published, Study
-from clora_lab.studies.toy import FIXED
+from clora_lab.studies.toy import FIXED, of_images
 
-NET = {"vgg16": "VGG16", "small_vgg": "a small VGG (stands in for VGG16)"}
-FACTORIZATIONS = ("loralib", "pair", "pair_equal")
+SPATIAL = "spatial"
+EQUAL = "pair_equal"  # the pair with as many parameters as loralib's factors
+FACTORIZATIONS = (SPATIAL, "loralib", "pair", EQUAL)
 # (convolutions' rank, dense layers' rank) of slide 19.
 RANKS = ((16, 16), (16, 32), (16, 64), (32, 16), (32, 32), (32, 64))
 
@@ -21,37 +22,99 @@ RANKS = ((16, 16), (16, 32), (16, 64), (32, 16), (32, 32), (32, 64))
 class VGG16(Hooks):
     """What only the VGG16 study does."""
 
+    alone = methods.names("slides")[:1]
+    evaluation = {"batch": 500}
+
     def usual(self, chosen):
         # What stands in for CIFAR-10 takes a small net and few images: seconds in place of hours.
-        small = {"model": "small_vgg", "part": "tiny", "variant": "short", "rank": 4}
-        return small if chosen.get("dataset") == "digits32" else {}
+        small = {"model": "small_vgg", "part": "tiny", "variant": "short", "rank": 4, "batch_size": 10}
+        return {"factorization": SPATIAL} | (small if chosen.get("dataset") == "digits32" else {})
 
     def original(self, run):
         shared = run.only("study", "dataset", "seed", "variant", "part", "model", "start", "dense_epochs")
-        shared |= run.only(
-            "batch_size", "dense_learning_rate", "lr_schedule", "augment", "precision", "fraction"
-        )
+        shared |= run.only("batch_size", "dense_learning_rate", "lr_schedule", "augment", "precision")
+        shared |= run.only("fraction")
         return {**shared, "epochs": run["dense_epochs"], "learning_rate": run["dense_learning_rate"]}
-
-    def title(self, what):
-        return f"{nets.title(what['model'], what['start'])} on {datasets.title(what['dataset'])}"
 
     def things(self, what):
         return "images"
+
+    def data(self, run):
+        from clora_lab.lab.data import images
+
+        draw = _augmented if run["augment"] else None
+        return of_images(run, ("part",), prepare=images.standardise, draw=draw)
+
+    def net(self, run, data, fresh=False):
+        start = {"start": run["start"]} if len(nets.entry(run["model"]).starts) > 1 else {}
+        return nets.find(run["model"])(classes=data.classes, seed=run["seed"], **start)
+
+    def compression(self, run, net):
+        convolutions, factorization = ranks(run, net)
+        dense = dict.fromkeys(nets.targets(run["model"], "dense"), run["dense_rank"])
+        return {
+            "rank": {**convolutions, **dense},
+            "targets": nets.targets(run["model"]),
+            "factorization": factorization,
+        }
+
+    def compiled(self, run, steps):
+        import keras
+
+        # On the CPU, XLA makes TensorFlow's convolutions several times slower.
+        return {"jit_compile": False if keras.backend.backend() == "tensorflow" else "auto"}
+
+
+def _augmented(x, rng):
+    from clora_lab.lab.data import images
+
+    return images.standardise(images.augment(x, rng))
+
+
+def ranks(run, net) -> tuple[dict[str, int], str]:
+    """The rank of each convolution of a net, and the library's name of the factorization.
+
+    A rank is never above what the kernel's matrix has. "pair_equal" asks for as many parameters as loralib's
+    factors have at `rank`: k k rank (Cin + Cout) numbers buy the pair the rank
+    k k rank (Cin + Cout) / (k k Cin + Cout), rounded down.
+
+    Example:
+        >>> run = STUDY.run(
+        ...     dataset="cifar10", method="wds", rank=4, dense_rank=4, factorization="pair_equal"
+        ... )
+        >>> ranks(run, nets.find("small_vgg")())
+        ({'block1_conv1': 16, 'block2_conv1': 9, 'block3_conv1': 9, 'block3_conv2': 7}, 'pair')
+    """
+    import keras
+
+    from clora_lab import graph, rules
+
+    equal = run["factorization"] == EQUAL
+    factorization = "pair" if equal else run["factorization"]
+    found = {}
+    for _, layer in graph.walk(net):
+        if isinstance(layer, keras.layers.Conv2D):
+            rule = rules.rule(layer, factorization)
+            rank = run["rank"]
+            if equal:
+                rank = rules.rule(layer, "loralib").parameters(rank) // rule.parameters(1)
+            found[layer.name] = max(1, min(rank, rule.max_rank))
+    return found, factorization
 
 
 STUDY = Study(
     name="vgg16",
     title="VGG16 study",
-    net=NET,
+    net=("vgg16", "small_vgg"),
     data=("cifar10_jpeg", "cifar10", "digits32"),
     defaults={"epochs": 20, "batch_size": 30, "learning_rate": 1e-4, "begin": 0.10, "end": 0.90},
     axes={
         "dense_rank": Field(0, "rank of the dense layers' pairs", low=1, original=0),
         "factorization": Field(
             "loralib",
-            "of the convolutions: loralib (the slides'), pair, or pair_equal (the pair at the rank at "
-            "which it has as many parameters as loralib's factors)",
+            "of the convolutions: spatial (the slides', and a grid's own), loralib (as many parameters, run "
+            "as one kernel; what a run's name leaves out), pair, or pair_equal (the pair at the rank at "
+            "which it has as many parameters)",
             choices=FACTORIZATIONS,
             original="",
         ),
@@ -89,7 +152,11 @@ STUDY = Study(
         Published(
             "vgg16",
             {"conv_rank": "rank", "dense_rank": "dense_rank"},
-            {"dataset": ("cifar10", "cifar10_jpeg"), "model": ("vgg16",), "factorization": ("loralib",)},
+            {
+                "dataset": ("cifar10", "cifar10_jpeg"),
+                "model": ("vgg16",),
+                "factorization": ("spatial", "loralib"),
+            },
         ),
     ),
     small=dict.fromkeys(
@@ -104,12 +171,10 @@ STUDY = Study(
             "batch_size": 10,
         },
     ),
+    examples=(
+        "dataset=digits32",
+        "variant=short rank=16 precision=mixed_bfloat16",
+        "part=full seed=0,1,2 start=imagenet",
+    ),
     hooks=VGG16(),
 )
-
-
-def __getattr__(name):
-    """The runs of the first edition, until `clora_lab.lab.bench` carries them out."""
-    import importlib
-
-    return getattr(importlib.import_module("clora_lab.studies.vgg16_runs"), name)

@@ -8,7 +8,7 @@
 | `results_explorer` | `results_summary`, `results_curves` | `results_explorer_static` | `results` |
 | `live_training` | `LiveTraining.history` | `live_training_static` | `live`, `live_picture` |
 | `review_explorer` | `tokens` | `review_explorer_static` | `review` |
-| `surface_explorer` | `studies.future.surface` | `surface_explorer_static` | `surface` |
+| `surface_explorer` | `studies.answers.surface` | `surface_explorer_static` | `surface` |
 
 A plain function turns settings into a data frame, or raises a `ValueError` that says what to do. The
 widget shows that message beside its last valid picture, which is a PNG made anew from the frame when a

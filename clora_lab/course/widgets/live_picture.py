@@ -99,7 +99,7 @@ def live_training_static(
     """The picture of `live_training` at its end, from recorded epochs: one run, its first seed.
 
     Args:
-        history: recorded epochs, as of `ResultsStore.read_history`; None for those of the toy study.
+        history: recorded epochs, as of `Store.read_history`; None for those of the toy study.
         method, rank: which run.
 
     Raises:

@@ -18,7 +18,7 @@ from clora_lab.course.widgets.frame import (
 from clora_lab.lab.figures import marks, style
 from clora_lab.lab.figures.style import FAINT, INK
 from clora_lab.lab.frames import MissingResults, plus_minus, signed
-from clora_lab.studies import future
+from clora_lab.studies import answers, open_questions
 
 HEIGHT = 3.9
 SHOWN = {
@@ -27,7 +27,11 @@ SHOWN = {
     "sd": "sd over the seeds (points)",
 }
 SPLITS = ("test", "validation")
-START = {**{name: future.DEFAULTS[name] for name in future.SURFACE}, "shown": "accuracy", "split": "test"}
+START = {
+    **{name: answers.DEFAULTS[name] for name in open_questions.SURFACE},
+    "shown": "accuracy",
+    "split": "test",
+}
 CHOSEN = "#d55e00"
 
 
@@ -53,10 +57,10 @@ def _view(fig, surfaces, found, noise_spread=1.0, noise_gate=0.3, end=0.85, show
         across["accuracy"],
         yerr=across["sd"],
         capsize=3,
-        **style.of_method(future.DEFAULTS["method"]),
+        **style.of_method(open_questions.METHOD),
     )
     right.plot(cell["noise_spread"], cell["accuracy"], "o", markersize=13, fillstyle="none", color=CHOSEN)
-    without = future.select(found[split], method="bias", end=end)
+    without = answers.select(found[split], method=open_questions.PLAIN, end=end)
     if len(without):
         right.axhline(without.mean(), color=FAINT, linestyle="--", label="bias, no noise at all")
         right.legend(loc="best", frameon=False)
@@ -102,13 +106,13 @@ def _interval(line: pd.Series) -> str:
 
 
 def _parts(rows: pd.DataFrame) -> dict:
-    found = {split: future.values(rows, split) for split in SPLITS}
-    surfaces = {split: future.surface(rows, split) for split in SPLITS}
+    found = {split: answers.values(rows, split) for split in SPLITS}
+    surfaces = {split: answers.surface(rows, split) for split in SPLITS}
     for table in surfaces.values():
         if len(table) < 2:
             raise MissingResults(
                 "`rows` must hold the question 'surface'. Run: python -m clora_lab reproduce future "
-                "--dataset digits --questions surface"
+                "dataset=digits question=surface"
             )
     return {"surfaces": surfaces, "found": found}
 

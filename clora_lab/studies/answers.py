@@ -1,32 +1,23 @@
-"""The slides' two open questions (slide 25, "future steps") as a study on the toy project.
+"""What the runs of the open questions say: every setting beside the slides' recipe, paired by seed.
 
-How should the pair start, and which noise helps? One setting at a time is moved away from the slides' recipe,
-noise & bias at the smallest rank, and paired by seed with it; on the small digits also a whole grid of three
-settings, the surface. The study runs through `runner` like the others and is recorded as "future".
+A setting is a row of `answers`, with its distance from noise & bias as in the slides and what that distance
+is worth; `in_words` and its like say it in sentences, `starts` looks at a start before any training.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-import keras
 import numpy as np
 import pandas as pd
 
-import clora_lab as cl
-from clora_lab import _checks, schedules
-from clora_lab.lab import stats, tables, training
+from clora_lab import _checks, methods
+from clora_lab.lab import stats, tables
 from clora_lab.lab.data import registry as datasets
 from clora_lab.lab.frames import MissingResults
-from clora_lab.lab.names import METHODS
-from clora_lab.studies import experiments
-from clora_lab.studies.experiments import Experiment
+from clora_lab.lab.settings import DECAY
+from clora_lab.studies.open_questions import INITS, METHOD, MOVED, PLAIN, STUDY, SURFACE, combinations
 
-STUDY = "future"
-# In the order of every table: the slides' start, two that take W's place at once, and two that do not.
-INITS = ("lora", "orthogonal", "svd_copy", "svd", "activations")
 INIT_LABELS = {
     "lora": "LoRA: A random, B = 0",
     "orthogonal": "A orthonormal, B = 0",
@@ -34,17 +25,7 @@ INIT_LABELS = {
     "svd": "SVD of W, the residual decays",
     "activations": "activation-aware SVD, the residual decays",
 }
-# Setting -> the values beside the slides' own.
-AXES: dict[str, tuple] = {
-    "noise_spread": (0.0, 0.25, 0.5, 1.5, 2.0),
-    "noise_mean": (0.0,),
-    "noise_per": ("matrix",),
-    "noise_kind": ("empirical",),
-    "noise_gate": (0.0, 0.15, 0.5, 0.7),
-    "schedule": ("cosine", "exponential", "polynomial", "step"),
-    "end": (0.25, 0.5, 1.0),
-}
-AXIS_LABELS = {
+MOVED_LABELS = {
     "noise_spread": "Spread of the noise, in units of the slides'",
     "noise_mean": "Mean of the noise, in units of the slides'",
     "noise_per": "m and s are taken over",
@@ -53,72 +34,10 @@ AXIS_LABELS = {
     "schedule": "Shape of the decay",
     "end": "End of the decay, as a share of all steps",
 }
-SURFACE = {
-    "noise_spread": (0.0, 0.5, 1.0, 1.5, 2.0),
-    "noise_gate": (0.0, 0.15, 0.3, 0.5, 0.7),
-    "end": (0.5, 0.85),
-}
-QUESTIONS = ("inits", "noise", "surface")
+# The slides' recipe, as its row has it.
 DEFAULTS = {
-    "init": "lora", "noise_gate": 0.3, "schedule": "linear", "begin": 0.05, "end": 0.85, "floor": 0.0,
-    "noise_spread": 1.0, "noise_mean": 1.0, "noise_per": "layer", "noise_kind": "normal",
-    "method": "noise_bias",
-}  # fmt: skip
-
-
-def grid(
-    dataset: str,
-    seeds: Iterable[int] = range(5),
-    questions: Sequence[str] = ("inits", "noise"),
-    rank: int | None = None,
-    **changes,
-) -> list[Experiment]:
-    """The experiments of the study, the dense nets first.
-
-    Args:
-        dataset: "fashion_mnist" or "digits".
-        seeds: one run of everything for each.
-        questions: of "inits" (all starts, with and without noise, and fine-tuning from both SVDs), "noise"
-            (every value of `AXES`), "surface" (every combination of `SURFACE`).
-        rank: None for the smallest of the toy study.
-        **changes: fields of `Experiment` for all of them, for instance `epochs`.
-
-    Raises:
-        ValueError: for an unknown question or an impossible field.
-
-    Example:
-        >>> len(grid("digits", seeds=[0])), len(grid("digits", seeds=[0], questions=["surface"]))
-        (34, 51)
-    """
-    rank = rank or min(experiments.RANKS[_checks.one_of("dataset", dataset, experiments.RANKS)])
-    fields: list[dict] = []
-    for question in questions:
-        _checks.one_of("questions", question, QUESTIONS)
-        if question == "inits":
-            fields += [
-                {"method": method, "init": init} for init in INITS for method in ("noise_bias", "bias")
-            ]
-            fields += [
-                {"method": method, "init": init}
-                for init in ("svd", "activations")
-                for method in ("svd", "svd_finetune")
-            ]
-        elif question == "noise":
-            fields += [{}, {"method": "bias"}]
-            fields += [{axis: value} for axis, values in AXES.items() for value in values]
-        else:
-            fields += combinations()
-    shared = {"dataset": dataset, "rank": rank, "study": STUDY, "method": "noise_bias"}
-    runs = [Experiment(**{**shared, "seed": seed, **own, **changes}) for seed in seeds for own in fields]
-    # The slides' own threshold by its name, or one run would have two.
-    named = {schedules.NoiseGate.NAMES["scheduled"]: "scheduled"}
-    runs = [dataclasses.replace(run, noise_gate=named.get(run.noise_gate, run.noise_gate)) for run in runs]
-    return list(dict.fromkeys([*(run.dense for run in runs), *runs]))
-
-
-def combinations() -> list[dict]:
-    """Every combination of `SURFACE`, as settings."""
-    return [dict(zip(SURFACE, chosen, strict=True)) for chosen in itertools.product(*SURFACE.values())]
+    name: STUDY.fields[name].cell(STUDY.fields[name].default) for name in DECAY if name != "alpha"
+} | {"method": METHOD}
 
 
 def values(rows: pd.DataFrame, split: str = "test") -> pd.DataFrame:
@@ -137,8 +56,8 @@ def values(rows: pd.DataFrame, split: str = "test") -> pd.DataFrame:
     """
     found = tables.final_accuracy(rows)
     found = found[found["split"] == split]
-    for column in ("dataset", "rank", "epochs"):
-        several = sorted(set(found.loc[found["method"].isin(METHODS), column]))
+    for column in STUDY.must_agree:
+        several = sorted(set(found.loc[found["method"].isin(methods.names("slides")), column]))
         if len(several) > 1:
             raise ValueError(f"`rows` must be of one {column}. Received: {several}. Select the rows of one.")
     if found.empty:
@@ -165,12 +84,11 @@ def select(found: pd.DataFrame, **settings) -> pd.Series:
     wanted = {**DEFAULTS, **settings}
     for name in settings:
         _checks.one_of("settings", name, DEFAULTS)
-    if wanted["method"] != "noise_bias":  # what it does not have is not recorded or says nothing
-        kept = (
-            ("method", "init") if wanted["method"] not in METHODS else ("method", "init", "schedule", "end")
-        )
+    if wanted["method"] != METHOD:  # what it does not have is not recorded or says nothing
+        decays = wanted["method"] in methods.names("slides")
+        kept = ("method", "init", "schedule", "end") if decays else ("method", "init")
         wanted = {name: wanted[name] for name in kept}
-    if wanted["method"] == "dense":
+    if wanted["method"] == methods.ORIGINAL:
         wanted.pop("init")
     matches = np.ones(len(found), dtype=bool)
     for name, value in wanted.items():
@@ -202,7 +120,7 @@ def answers(rows: pd.DataFrame, question: str, split: str = "test") -> pd.DataFr
 
     Args:
         rows: result rows of the study, of one dataset.
-        question: of `QUESTIONS`.
+        question: a variant of the study.
         split: "test" or "validation".
 
     Returns:
@@ -214,12 +132,12 @@ def answers(rows: pd.DataFrame, question: str, split: str = "test") -> pd.DataFr
         ValueError: an unknown question.
         MissingResults: nothing was recorded for it.
     """
-    _checks.one_of("question", question, QUESTIONS)
+    _checks.one_of("question", question, STUDY.variants)
     found = values(rows, split)
     reference = select(found)
     lines: list[tuple[str, dict | None]] = []
     if question == "inits":
-        for method, name in (("noise_bias", "with noise"), ("bias", "without noise")):
+        for method, name in ((METHOD, "with noise"), (PLAIN, "without noise")):
             for init in INITS:
                 line = _line(found, reference, INIT_LABELS[init], method=method, init=init)
                 lines.append((f"start, {name}", line))
@@ -229,13 +147,13 @@ def answers(rows: pd.DataFrame, question: str, split: str = "test") -> pd.DataFr
                 lines.append(
                     ("no W at all", _line(found, reference, f"{label}, {name}", method=method, init=init))
                 )
-        lines.append(("no W at all", _line(found, reference, "the dense net", method="dense")))
+        lines.append(("no W at all", _line(found, reference, "the dense net", method=methods.ORIGINAL)))
     elif question == "noise":
         lines.append(("slides", _line(found, reference, "noise & bias as in the slides")))
-        lines.append(("slides", _line(found, reference, "no noise", method="bias")))
-        for axis, others in AXES.items():
+        lines.append(("slides", _line(found, reference, "no noise", method=PLAIN)))
+        for axis, others in MOVED.items():
             for value in others:
-                lines.append((AXIS_LABELS[axis], _line(found, reference, str(value), **{axis: value})))
+                lines.append((MOVED_LABELS[axis], _line(found, reference, str(value), **{axis: value})))
     else:
         for settings in combinations():
             label = ", ".join(f"{name.removeprefix('noise_')} {value}" for name, value in settings.items())
@@ -343,7 +261,7 @@ def start_in_words(rows: pd.DataFrame, split: str = "test") -> list[str]:
     means = {init: select(found, init=init).mean() for init in INITS}
     best = max((init for init in INITS[1:] if means[init] == means[init]), key=means.get)
     pairs = [("best", {"init": best}, {})]
-    pairs += [(init, {"init": init}, {"init": init, "method": "bias"}) for init in INITS]
+    pairs += [(init, {"init": init}, {"init": init, "method": PLAIN}) for init in INITS]
     pairs += [(f"tuned {init}", {"init": init}, {"init": init, "method": "svd_finetune"}) for init in INITS]
     lines = {line.setting: line for line in against(rows, pairs, split).itertuples()}
     worth = "; ".join(f"{INIT_LABELS[init]}: {_said(lines[init])}" for init in INITS if init in lines)
@@ -397,10 +315,15 @@ def starts(
         of the layer's products with the inputs x), whole (accuracy in percent of what trains, at d = 1),
         pair (that of the compressed path alone).
     """
+    import keras
+
+    import clora_lab as cl
+    from clora_lab.lab import training
+
     lines = []
     for init in INITS:
         wrapped = cl.compress(
-            dense, rank, method="bias", schedule=cl.LinearDecay(1), targets=targets, init=init,
+            dense, rank, method=PLAIN, schedule=cl.LinearDecay(1), targets=targets, init=init,
             calibration=calibration if init == "activations" else None,
         )  # fmt: skip
         layer = cl.clora_layers(wrapped)[0]
@@ -458,9 +381,7 @@ def markdown(rows: pd.DataFrame, split: str = "test") -> str:
         A Markdown table and a line on what it was measured with.
     """
     table = pd.concat([compact(answers(rows, question, split)) for question in ("inits", "noise")])
-    lines = [f"| {' | '.join(table.columns)} |", "|" + "---|" * table.shape[1]]
-    lines += [f"| {' | '.join(map(str, row))} |" for row in table.itertuples(index=False)]
-    last = rows[rows["method"] == "noise_bias"].iloc[-1]
+    last = rows[rows["method"] == METHOD].iloc[-1]
     made = f"{last['backend']} {last['backend_version']}, Keras {last['keras_version']}, {last['processor']}"
     data = f"{datasets.label(last['dataset'])}, rank {last['rank']}, {last['epochs']} epochs, {split} set"
-    return "\n".join([*lines, "", f"Toy MLP on {data}; {made}, {rows['date'].max()}."])
+    return f"{tables.to_markdown(table.astype(str))}\n\nToy MLP on {data}; {made}, {rows['date'].max()}."
