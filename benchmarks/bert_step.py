@@ -26,7 +26,7 @@ import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 
 import clora_lab as cl  # noqa: E402
-from clora_lab.lab import tables, training  # noqa: E402
+from clora_lab.lab import printing, training  # noqa: E402
 from clora_lab.lab.data import registry as datasets  # noqa: E402
 from clora_lab.lab.data import tokens  # noqa: E402
 from clora_lab.lab.data.registry import DatasetError  # noqa: E402
@@ -173,8 +173,8 @@ def main():
             title = f"{model}, batch {BATCH}, up to {limit} tokens, {backend}, one thread"
             title += f", {arguments.rounds} rounds of {arguments.steps}"
             given = (model, limit, arguments.rounds, arguments.steps, lengths)
-            tables.show(compared(measure(*given, arguments.xla)), f"{title} training steps")
-            tables.show(compared(measure_evaluation(*given)), f"{title} evaluated batches")
+            printing.show(compared(measure(*given, arguments.xla)), f"{title} training steps")
+            printing.show(compared(measure_evaluation(*given)), f"{title} evaluated batches")
             sys.stdout.flush()  # minutes pass between the tables
 
 

@@ -23,7 +23,7 @@ import onnxruntime  # noqa: E402
 import pandas as pd  # noqa: E402
 
 import clora_lab as cl  # noqa: E402
-from clora_lab.lab import tables  # noqa: E402
+from clora_lab.lab import printing  # noqa: E402
 from clora_lab.lab.nets import mlp  # noqa: E402
 
 
@@ -83,7 +83,7 @@ def main():
                 }
                 for name in runs
             ]
-    tables.show(pd.DataFrame(rows), "Toy net in ONNX Runtime, one thread")
+    printing.show(pd.DataFrame(rows), "Toy net in ONNX Runtime, one thread")
 
 
 if __name__ == "__main__":

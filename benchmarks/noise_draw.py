@@ -17,7 +17,7 @@ import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 
 from clora_lab import noise  # noqa: E402
-from clora_lab.lab import tables  # noqa: E402
+from clora_lab.lab import printing  # noqa: E402
 
 REPEAT = 20  # draws in one compiled call, so that the call itself does not count
 
@@ -90,7 +90,7 @@ def main():
                 "ratio to output space": [statistics.median(ratio[name]) for name in frame],
             }
         )
-        tables.show(table, f"Noise of one step, x {rows} x {inputs}, W {inputs} x {units}, XLA")
+        printing.show(table, f"Noise of one step, x {rows} x {inputs}, W {inputs} x {units}, XLA")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 
 import clora_lab as cl  # noqa: E402
-from clora_lab.lab import tables  # noqa: E402
+from clora_lab.lab import printing  # noqa: E402
 from clora_lab.lab.nets import mlp  # noqa: E402
 from clora_lab.studies import toy  # noqa: E402
 
@@ -89,7 +89,7 @@ def main():
         )
         backend = keras.backend.backend()
         rounds = arguments.rounds
-        tables.show(table, f"Toy net, rank 16, batch {batch}, {backend}, one thread, {rounds} rounds")
+        printing.show(table, f"Toy net, rank 16, batch {batch}, {backend}, one thread, {rounds} rounds")
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 
 import clora_lab as cl  # noqa: E402
-from clora_lab.lab import bench, tables  # noqa: E402
+from clora_lab.lab import bench, printing  # noqa: E402
 from clora_lab.lab.nets import vgg  # noqa: E402
 from clora_lab.studies import vgg16  # noqa: E402
 
@@ -102,7 +102,7 @@ def step(arguments):
         }
     )
     title = f"VGG16, ranks {RANK}/{RANK}, training step at batch {BATCH}, {keras.backend.backend()}"
-    tables.show(table, f"{title}, {arguments.rounds} rounds", _made_on())
+    printing.show(table, f"{title}, {arguments.rounds} rounds", _made_on())
 
 
 def latency(arguments):
@@ -146,7 +146,7 @@ def latency(arguments):
                     )
             noun = "thread" if threads == 1 else "threads"
             title = f"VGG16 in ONNX Runtime, ranks {RANK}/{RANK}, {threads} {noun}, {arguments.rounds} rounds"
-            tables.show(pd.DataFrame(rows), title, _made_on())
+            printing.show(pd.DataFrame(rows), title, _made_on())
         for batch in (1, 64):
             _where_the_time_goes({name: files[name] for name in ("dense", "pair")}, batch, folder)
 
@@ -190,7 +190,7 @@ def _where_the_time_goes(files, batch, folder):
     table = pd.DataFrame(found).fillna(0.0)
     table["times as fast"] = (table["dense"] / table["pair"]).where(table["pair"] > 0)
     title = f"Where the time goes: ms a call, batch {batch}, one thread"
-    tables.show(table.reset_index(), title)
+    printing.show(table.reset_index(), title)
 
 
 def _group(name, operator):
@@ -207,7 +207,7 @@ def memory(arguments):
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         rows.append(json.loads(done.stdout.splitlines()[-1]))
     table = pd.DataFrame(rows)
-    tables.show(
+    printing.show(
         table, f"Memory of training VGG16, noise_bias, batch {BATCH}, limit {LIMIT_GB:g} GB", _made_on()
     )
     kept_once = bool((table["weights MB"] <= table["W, pairs and biases MB"] * 1.001).all())

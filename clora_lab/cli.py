@@ -199,11 +199,11 @@ def report(
         if markdown:
             typer.echo(home.hooks.markdown(home, rows, split))
             return
-        from clora_lab.lab import tables
+        from clora_lab.lab import printing
 
         home.hooks.report(home, rows, (split,))
         machine = rows[["backend", "keras_version", "processor", "date"]].drop_duplicates()
-        tables.show(machine, "Measured with")
+        printing.show(machine, "Measured with")
 
 
 @app.command("figures")
@@ -365,7 +365,7 @@ def pretrain(
         reviews = datasets.load(dataset, fraction=fraction, **place_of_texts)
         import pandas as pd
 
-        from clora_lab.lab import tables
+        from clora_lab.lab import printing
         from clora_lab.lab.nets import pretrain
 
         place = out or starts.pretrained_dir(key)
@@ -375,7 +375,7 @@ def pretrain(
         _, history = pretrain.pretrain(reviews, key, settings, folder=place)
         columns = ("epoch", "val_loss", "val_accuracy")
         rows = [{name: row.get(name) for name in columns} for row in history]
-        tables.show(pd.DataFrame(rows), "Gaps guessed in the validation texts; loss in nats")
+        printing.show(pd.DataFrame(rows), "Gaps guessed in the validation texts; loss in nats")
         typer.echo(f"Weights in {place}")
 
 
@@ -399,12 +399,12 @@ def data(
         if name:
             typer.echo(f"{datasets.title(name)} is in {datasets.find(name) or 'an installed package'}.")
             return
-        from clora_lab.lab import tables
+        from clora_lab.lab import printing
 
         status = datasets.status()
         shown = status.assign(MB=(status["bytes"] / 1e6).round(1).astype(object).where(status["bytes"] > 0))
         shown["get it with"] = shown["note"].where(shown["state"] == "missing", "")
-        tables.show(shown[["dataset", "state", "MB", "get it with"]], "Data sets")
+        printing.show(shown[["dataset", "state", "MB", "get it with"]], "Data sets")
         for row in status[status["path"] != ""].itertuples():
             typer.echo(f"{row.dataset}: {row.path}")  # not in the table: a path has any length
         damaged = status.loc[status["state"] == "damaged", "note"].tolist()

@@ -66,12 +66,12 @@ from scipy import stats
 import clora_lab as cl
 from clora_lab import methods
 from clora_lab.course import widgets, words
-from clora_lab.lab import bench, paths, runner, tables
+from clora_lab.lab import bench, paths, printing, published, runner, tables
 from clora_lab.lab.data import registry as datasets
 from clora_lab.lab.figures import compare, laws, training
 from clora_lab.lab.nets import mlp
 from clora_lab.lab.nets import registry as nets
-from clora_lab.slides import plots, published
+from clora_lab.slides import plots
 from clora_lab.studies import recorded, toy
 
 TOY = toy.STUDY
@@ -298,16 +298,17 @@ for label, (method, variant) in cases.items():
 # Published beside measured: mean ± standard deviation over the seeds, on the validation images, as in the slides. The best of a line is bold.
 
 # %%
-comparison = published.compare(rows, dataset=DATASET, split="validation")
-notebook.show(compare.comparison_table(comparison.assign(split="validation"), dataset=DATASET))
+on_validation, on_test = (tables.compare(rows, TOY, split) for split in ("validation", "test"))
+comparison = on_validation[on_validation["variant"] == "slides"]
+notebook.show(compare.comparison_table(comparison))
 
 # %% [markdown]
-# The same as a data frame (percent and points), with what does not compare like with like:
+# The same as a data frame (percent and points). `gap`: points from the dense nets of the same seeds; `low`, `high`: Student's 95% interval of the mean; `difference`: measured less published. A note says what does not compare like with like:
 
 # %%
-if comparison.attrs["note"]:
-    print("Note:", comparison.attrs["note"])
-comparison.drop(columns=["dataset", "note"]).round(2)
+for note in filter(None, comparison["note"].unique()):
+    print("Note:", note)
+printing.styled(comparison)
 
 # %%
 notebook.show(training.method_curves(history))
@@ -316,34 +317,29 @@ notebook.show(training.method_curves(history))
 # The test images were used for no choice. They are the better judge, so from here on the test set counts:
 
 # %%
-summary = tables.summarise(rows)
-slides_summary = summary[summary["variant"] == "slides"]
+test = on_test[(on_test["variant"] == "slides") & on_test["measured"].notna()]
 
 
 def zoomed(chosen):
     """The plot of test accuracy against ratio, on the range of what was trained."""
-    chosen = chosen[chosen["split"] == "test"]
-    fig = compare.accuracy_against_ratio(chosen, dataset=DATASET)
-    means = chosen.loc[chosen["method"] != "svd", "mean"]
-    fig.axes[0].set_ylim(means.min() - 0.01, means.max() + 0.01)
+    fig = compare.accuracy_against_ratio(chosen)
+    means = chosen.loc[chosen["method"].map(methods.trains), "measured"]
+    fig.axes[0].set_ylim(means.min() - 1, means.max() + 1)
     return fig
 
 
-notebook.show(zoomed(slides_summary))
+notebook.show(zoomed(test))
 
 # %% [markdown]
 # (SVD without training lies below the picture at low ranks; the next table has its numbers.)
 
 # %%
 notebook.say(source)
-shown = slides_summary[slides_summary["split"] == "test"]
-shown = shown.assign(
-    method=shown["method"].map(methods.label), mean=100 * shown["mean"], sd=100 * shown["sd"]
-)
-shown[["rank", "method", "ratio_percent", "mean", "sd", "gap", "n"]].round(2).set_index(["rank", "method"])
+shown = test.assign(method=test["method"].map(methods.label))
+shown[["rank", "method", "ratio", "measured", "sd", "gap", "n"]].round(2).set_index(["rank", "method"])
 
 # %% [markdown]
-# (`mean` and `sd` in percent; `gap`: points from the dense net of the same seeds; `n`: seeds.)
+# (`measured` and `sd` in percent; `gap`: points from the dense net of the same seeds; `n`: seeds.)
 
 # %% [markdown]
 # ## 8. What does not add up in the slides — 슬라이드에서 맞지 않는 것
@@ -459,19 +455,19 @@ assert reading(("slides", "noise_bias", LOWEST), ("slides", "noise_bias", 10_000
 # **Does the order of the four methods reproduce?**
 
 # %%
-test = slides_summary[slides_summary["split"] == "test"]
-four = test[test["method"].isin(methods.names("slides"))].pivot(index="rank", columns="method", values="mean")
+four = test[test["method"].isin(methods.names("slides"))]
+four = four.pivot(index="rank", columns="method", values="measured")
 for rank, line in four.iterrows():
     order = line.dropna().sort_values(ascending=False)
     print(
         f"rank {rank}, {NAME}, measured:",
-        " > ".join(f"{methods.label(m)} {v:.2%}" for m, v in order.items()),
+        " > ".join(f"{methods.label(m)} {v:.2f}%" for m, v in order.items()),
     )
     if rank in table.index and COMPARABLE:
         order = table.loc[rank].sort_values(ascending=False)
         print(
             f"{'slide 16:':>{len(f'rank {rank}, {NAME}, measured:')}}",
-            " > ".join(f"{methods.label(m)} {v / 100:.2%}" for m, v in order.items()),
+            " > ".join(f"{methods.label(m)} {v:.2f}%" for m, v in order.items()),
         )
 
 # %%
@@ -487,7 +483,7 @@ for rank in MEASURED_RANKS:
 # %%
 for rank in MEASURED_RANKS:
     text = reading(("slides", "noise_bias", rank), ("slides", "dense", 0))
-    ratio = test.loc[test["rank"] == rank, "ratio_percent"].max()
+    ratio = test.loc[test["rank"] == rank, "ratio"].max()
     slide = (
         f"; the slides: {table.loc[rank, 'noise_bias'] - original:+.2f}"
         if rank in table.index and COMPARABLE
@@ -522,10 +518,10 @@ for rank in MEASURED_RANKS:
 # %%
 compressed_nets = test[test["method"] != "dense"]
 for rank in MEASURED_RANKS:
-    best = compressed_nets[compressed_nets["rank"] == rank].sort_values("mean").iloc[-1]
-    kind = "a baseline" if best["method"] in ("svd", "svd_finetune", "scratch") else "a C-LoRA method"
+    best = compressed_nets[compressed_nets["rank"] == rank].sort_values("measured").iloc[-1]
+    kind = "a baseline" if methods.family(best["method"]) == "baselines" else "a C-LoRA method"
     print(
-        f"rank {rank}: the best mean on the test set has {methods.label(best['method'])}, {kind}, with {best['mean']:.2%} ({best['gap']:+.2f} points from dense)."
+        f"rank {rank}: the best mean on the test set has {methods.label(best['method'])}, {kind}, with {best['measured']:.2f}% ({best['gap']:+.2f} points from dense)."
     )
 
 # %% [markdown]
@@ -534,8 +530,7 @@ for rank in MEASURED_RANKS:
 
 # %%
 if "cosine" in VARIANTS:
-    cosine = summary[summary["variant"] == "cosine"]
-    notebook.show(zoomed(cosine))
+    notebook.show(zoomed(on_test[on_test["variant"] == "cosine"]))
     dense = accuracy("cosine", "dense", 0)
     print(
         f"Dense net with a cosine learning rate: {dense.mean():.2f}% on the test set; with a constant one {accuracy('slides', 'dense', 0).mean():.2f}%."
@@ -566,9 +561,10 @@ if "recipe" in VARIANTS:
         "noise_gate",
     ]
     print(recipe[settings].drop_duplicates().to_string(index=False))
-    for line in summary[(summary["variant"] == "recipe") & (summary["split"] == "test")].itertuples():
+    found = on_test[(on_test["variant"] == "recipe") & (on_test["method"] != methods.ORIGINAL)]
+    for line in found.itertuples():
         print(
-            f"rank {line.rank}, {methods.label(line.method)}: {line.mean:.2%} on the test set, {line.gap:+.2f} points from its dense net ({line.n} seeds)"
+            f"rank {line.rank}, {methods.label(line.method)}: {line.measured:.2f}% on the test set, {line.gap:+.2f} points from its dense net ({line.n} seeds)"
         )
         base = "cosine" if "cosine" in VARIANTS else "slides"
         text = reading(("recipe", line.method, line.rank), (base, "svd_finetune", line.rank))

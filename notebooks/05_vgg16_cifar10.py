@@ -69,16 +69,16 @@ import pandas as pd
 from keras.ops import convert_to_numpy as to_numpy
 
 import clora_lab as cl
-from clora_lab import factorize, rules
+from clora_lab import factorize, methods, rules
 from clora_lab.course import convolution, words
-from clora_lab.lab import bench, names, paths, runner, training
+from clora_lab.lab import bench, paths, published, runner, tables, training
 from clora_lab.lab.data import registry as datasets
 from clora_lab.lab.data.images import standardise
-from clora_lab.lab.figures import conv_figures, marks
+from clora_lab.lab.figures import compare, marks
 from clora_lab.lab.figures import nets as pictures
 from clora_lab.lab.nets import registry as nets
 from clora_lab.lab.nets import vgg
-from clora_lab.slides import drawings, plots, published, shapes
+from clora_lab.slides import drawings, plots, shapes
 from clora_lab.studies import recorded, vgg16
 
 STUDY = vgg16.STUDY
@@ -314,23 +314,33 @@ notebook.say(words.provenance(rows))
 # **Read this line before any number.** It is put together from the rows:
 
 # %%
-print(conv_figures.conditions(rows))
-COMPARABLE = rows["model"].iloc[0] == "vgg16" and rows["dataset"].iloc[0].startswith("cifar10")
-if not COMPARABLE:
+table = tables.compare(rows, STUDY)
+MEASURED_ON = next(tables.each(table))[0]
+print(MEASURED_ON)
+for note in filter(None, table["note"].unique()):
+    print("Note:", note)
+if table["published"].isna().all():
     print(
         "A reduced study: its numbers show how the study works, and are not to be compared with the slides'."
     )
 
 # %%
-notebook.show(conv_figures.comparison_table(rows))
+NET, DATA = nets.label(rows["model"].iloc[0]), datasets.label(rows["dataset"].iloc[0])
+KEY = "Ranks: of convolutions / dense layers; ratio: the slides' count without the output layer"
+notebook.show(
+    compare.table(
+        table,
+        f"Published and measured test accuracy (%): {NET} on {DATA}",
+        f"Measured: {MEASURED_ON}\n{KEY}",
+        left={"cell": "Ranks", "ratio": "Ratio\n(%)", "kind": ""},
+        apart="factorization",
+    )
+)
 
 # %% [markdown]
 # The same as a data frame, with the loss against the dense net of the same recipe (`gap`, in points), which compares better than accuracies of nets that were trained differently:
 
 # %%
-table = conv_figures.compare(rows)
-original = SLIDES.loc[SLIDES["method"] == "original", "accuracy_percent"].item()
-table["published_gap"] = table["published"] - original
 columns = [
     "method",
     "rank",
@@ -349,16 +359,14 @@ table.loc[table["measured"].notna(), [*columns, "ratio_model", "flops"]].round(2
 # accuracy with accuracy. The slides' dense net started from ImageNet weights; and their table says 5,000 / 1,000 images where their code ran 50,000 / 10,000.
 
 # %%
-measured = table[table["measured"].notna()]
-for (rank, dense_rank, factorization), part in measured[measured["rank"] > 0].groupby(
-    ["rank", "dense_rank", "factorization"]
-):
+measured = table[table["measured"].notna() & (table["rank"] > 0)]
+for (rank, dense_rank, factorization), part in measured.groupby(["rank", "dense_rank", "factorization"]):
     best = part.loc[part["measured"].idxmax()]
-    kind = "a baseline" if best["method"] in names.BASELINES else "a C-LoRA method"
-    own = part[part["method"].isin(names.METHODS)].sort_values("measured", ascending=False)
-    order = ", ".join(f"{names.method_label(line.method)} {line.measured:.1f}" for line in own.itertuples())
+    kind = "a baseline" if methods.family(best["method"]) == "baselines" else "a C-LoRA method"
+    own = part[part["method"].isin(methods.names("slides"))].sort_values("measured", ascending=False)
+    order = ", ".join(f"{methods.label(line.method)} {line.measured:.1f}" for line in own.itertuples())
     print(
-        f"{rank}/{dense_rank} {factorization}: {order}.\n   The best of all is {names.method_label(best['method'])}, {kind}, {best['gap']:+.1f} points from dense."
+        f"{rank}/{dense_rank} {factorization}: {order}.\n   The best of all is {methods.label(best['method'])}, {kind}, {best['gap']:+.1f} points from dense."
     )
 
 # %% [markdown]
@@ -366,11 +374,11 @@ for (rank, dense_rank, factorization), part in measured[measured["rank"] > 0].gr
 
 # %%
 N = int(rows["test_size"].iloc[0])
-p = measured.loc[measured["rank"] > 0, "measured"].median() / 100
+p = measured["measured"].median() / 100
 margin = 100 * 1.96 * np.sqrt(2 * p * (1 - p) / N)
 print(f"{N:,} test images at {p:.0%}: differences below {margin:.1f} points are within chance.")
 for name, spread in (("published", measured["published"]), ("measured", measured["measured"])):
-    own = spread[measured["method"].isin(names.METHODS)].dropna()
+    own = spread[measured["method"].isin(methods.names("slides"))].dropna()
     print(
         f"The four methods, {name}, all ranks: from {own.min():.1f} to {own.max():.1f}."
         if len(own)
@@ -390,17 +398,17 @@ curves = history[
         ]
     )
 ]
-curves = curves[curves["method"].isin(names.METHODS) & (curves["rank"] == curves["rank"].min())]
+curves = curves[curves["method"].isin(methods.names("slides")) & (curves["rank"] == curves["rank"].min())]
 frame = curves.groupby(["epoch", "method"])["val_compressed_accuracy"].mean().unstack()
-frame = frame[[method for method in names.METHODS if method in frame]]
-frame.columns = [names.method_label(method) for method in frame.columns]
+frame = frame[[method for method in methods.names("slides") if method in frame]]
+frame.columns = [methods.label(method) for method in frame.columns]
 notebook.show(
     marks.lines(
         frame,
         f"The compressed path alone, rank {curves['rank'].min()}, loralib's factors",
         "Epoch",
         "Validation accuracy (%)",
-        subtitle=conv_figures.conditions(rows),
+        subtitle=MEASURED_ON,
         percent=True,
         ylim=(0, 1),
     )
@@ -419,7 +427,13 @@ print(equal)
 # **Predict first, then run.** At equal parameters: which one is more accurate? Which one needs less work? Write both down.
 
 # %%
-notebook.show(conv_figures.accuracy_against_flops(rows))
+NAMED = {"loralib": "loralib's factors (slides)", "pair": "pair, same rank"}
+NAMED["pair_equal"] = "pair, as many parameters as loralib's"
+notebook.show(
+    compare.accuracy_against_flops(
+        table, f"Test accuracy against work: {NET} on {DATA}", MEASURED_ON, named=NAMED
+    )
+)
 
 # %%
 keys = ["method", "rank", "dense_rank"]
@@ -467,7 +481,7 @@ cut = cl.finalize(
 for label, model in (
     ("dense", dense),
     ("truncated SVD, no training", cut),
-    (f"C-LoRA ({names.method_label(LIVE.method)})", final),
+    (f"C-LoRA ({methods.label(LIVE.method)})", final),
 ):
     accuracy = training.evaluate(model, x_test, data.y_test)["accuracy"]
     print(f"{label:32} {accuracy:6.1%} of {len(x_test)} test images, {model.count_params():>8,} parameters")
@@ -527,7 +541,7 @@ notebook.show(
     pictures.spectra(
         spectra,
         f"Spectra of the layers: {NAME}",
-        f"C-LoRA, {names.method_label(LIVE.method)}, rank {LIVE_RANK}; log scale",
+        f"C-LoRA, {methods.label(LIVE.method)}, rank {LIVE_RANK}; log scale",
     )
 )
 

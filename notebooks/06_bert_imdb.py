@@ -71,19 +71,19 @@ import scipy.stats
 from keras.ops import convert_to_numpy as to_numpy
 
 import clora_lab as cl
-from clora_lab import rules
+from clora_lab import methods, rules
 from clora_lab.course import attention, widgets, words
-from clora_lab.lab import bench, names, paths, runner, training
+from clora_lab.lab import bench, paths, published, runner, tables, training
 from clora_lab.lab.data import registry as datasets
 from clora_lab.lab.data import text, tokens
-from clora_lab.lab.figures import marks, text_figures
+from clora_lab.lab.figures import compare, marks
 from clora_lab.lab.figures import nets as pictures
 from clora_lab.lab.nets import registry as nets
 from clora_lab.lab.nets.bert import backbone
-from clora_lab.slides import published, shapes
+from clora_lab.slides import shapes
 from clora_lab.studies import bert, recorded
 
-STUDY = bert.STUDY
+STUDY, SLIDES = bert.STUDY, methods.names("slides")
 
 pd.set_option("display.max_colwidth", 240)
 rng = np.random.default_rng(SEED)
@@ -280,18 +280,35 @@ notebook.say(words.provenance(rows))
 # What was run: a line for each setting that no table may mix with another (model, where its weights are from, recipe, part of the reviews, what is compressed).
 
 # %%
-settings = text_figures.settings(rows)
-settings.drop(columns="dataset")
+PARTS = [(tuple(what.values()), own) for what, own in tables.parts(rows, STUDY)]
+counts = [own.loc[own["rank"] > 0, ["config", "rank", "seed"]].nunique() for _, own in PARTS]
+settings = pd.DataFrame([key for key, _ in PARTS], columns=STUDY.apart)
+settings.join(pd.DataFrame(counts).set_axis(["runs", "ranks", "seeds"], axis=1)).drop(columns="dataset")
 
 # %% [markdown]
 # One table for each model, each scope (`attention`, as in the slides, or the whole `encoder`) and each recipe: published and measured, where the slides have such a table. **Read the conditions above each table before its numbers.**
 
 # %%
-tables = {}
-for key in settings[["model", "scope", "variant"]].drop_duplicates().itertuples(index=False):
-    tables[tuple(key)] = text_figures.choose(rows, **key._asdict())
-    notebook.show(text_figures.comparison_table(tables[tuple(key)]))
-    if not text_figures.comparable(tables[tuple(key)]):
+TABLES = list(tables.each(tables.compare(rows, STUDY)))
+HEADS = {"cell": "Rank", "ratio": "Slides'\nratio", "ratio_encoder": "Of the\nblocks"}
+HEADS |= {"ratio_model": "Of the\nmodel", "kind": ""}
+for title, table in TABLES:
+    first = table.iloc[-1]
+    what = "" if first["scope"] == "attention" else f", {attention.SCOPES[first['scope']]}"
+    notebook.show(
+        compare.table(
+            table,
+            f"{nets.label(first['model'])} on {datasets.label(first['dataset'])}{what}: test accuracy (%)",
+            f"{title}\nLeft: percent that remain, with a bias; best of a line in bold; of LoRA's net 100% remain",
+            left=HEADS,
+            left_width=(0.07, 0.085, 0.085, 0.085, 0.075),
+            largest=True,
+            kinds={"published": "slides", "measured": "ours"},
+        )
+    )
+    for note in filter(None, table["note"].unique()):
+        print("Note:", note)
+    if table["published"].isna().all():
         print(
             "No table of the slides belongs beside this one: other data, another net, or more than attention compressed."
         )
@@ -300,23 +317,29 @@ for key in settings[["model", "scope", "variant"]].drop_duplicates().itertuples(
 # Accuracies of nets that were trained differently compare badly. The **loss against the dense net** of the same recipe (`gap`, in points) compares better:
 
 # %%
-KEY = next((key for key in tables if key[:2] == ("bert_tiny", "attention")), next(iter(tables)))
-MODEL, chosen = KEY[0], tables[KEY]
-table = text_figures.compare(chosen)
+CHOSEN = next(
+    (
+        index
+        for index, (_, table) in enumerate(TABLES)
+        if table[["model", "scope"]].iloc[-1].tolist() == ["bert_tiny", "attention"]
+    ),
+    0,
+)
+(TITLE, table), chosen = TABLES[CHOSEN], PARTS[CHOSEN][1]
+MODEL = table["model"].iloc[-1]
 short = {
-    "published_accuracy": "published",
-    "published_difference": "published gap",
-    "measured_mean": "measured",
-    "measured_difference": "gap",
+    "published": "published",
+    "published_gap": "published gap",
+    "measured": "measured",
+    "gap": "gap",
     "ratio": "slides' ratio",
     "ratio_encoder": "of the encoder",
     "ratio_model": "of the model",
-    "n_seeds": "n",
+    "n": "n",
 }
-print(text_figures.conditions(chosen))
-table[table["measured_mean"].notna()].set_index(["rank", "method"])[list(short)].rename(columns=short).round(
-    2
-)
+print(TITLE)
+table = table[table["measured"].notna()]
+table.set_index(["rank", "method"])[list(short)].rename(columns=short).round(2)
 
 # %% [markdown]
 # **What is the same as in the slides**: the shape of the net, the wrapped layers, begin and end of the decay (5% and 85% of the steps), the four methods, $\alpha$. **What is not** is in the line of conditions: above all where the weights start from. The
@@ -326,22 +349,19 @@ table[table["measured_mean"].notna()].set_index(["rank", "method"])[list(short)]
 
 # %%
 N = int(chosen["test_size"].iloc[0])
-own = table[table["method"].isin(names.METHODS)]
-p = own["measured_mean"].median() / 100
+own = table[table["method"].isin(SLIDES)]
+p = own["measured"].median() / 100
 print(
     f"{N:,} test reviews at {p:.0%}: differences below {100 * 1.96 * np.sqrt(2 * p * (1 - p) / N):.2f} points are within chance."
 )
-for rank, part in own.dropna(subset="measured_mean").groupby("rank"):
-    low, high = part["measured_mean"].min(), part["measured_mean"].max()
+for rank, part in own.groupby("rank"):
+    low, high = part["measured"].min(), part["measured"].max()
     line = f"rank {rank}: the {len(part)} measured methods lie from {low:.2f} to {high:.2f}"
-    if part["published_accuracy"].notna().any():
-        line += f"; the slides' from {part['published_accuracy'].min():.2f} to {part['published_accuracy'].max():.2f}"
+    if part["published"].notna().any():
+        line += f"; the slides' from {part['published'].min():.2f} to {part['published'].max():.2f}"
     print(line)
-others = table[table["method"].isin(names.BASELINES)].dropna(subset="measured_mean")
-for row in others.itertuples():
-    print(
-        f"{names.method_label(row.method)}, rank {row.rank}: {row.measured_mean:.2f}, {row.measured_difference:+.2f} from dense"
-    )
+for row in table[table["method"].map(methods.family) == "baselines"].itertuples():
+    print(f"{methods.label(row.method)}, rank {row.rank}: {row.measured:.2f}, {row.gap:+.2f} from dense")
 
 # %% [markdown]
 # Attention alone is a small part of the encoder. How much can go if the feed-forward halves are compressed too, and what does it cost? For every table above, the best C-LoRA net and the best baseline of each rank, by their *validation* accuracy, so that the test is not what
@@ -349,13 +369,16 @@ for row in others.itertuples():
 
 # %%
 lines = []
-for (model, scope, variant), part in tables.items():
-    on_test = text_figures.compare(part).set_index(["rank", "method"])
-    for rank, seen in text_figures.compare(part, "validation").query("rank > 0").groupby("rank"):
-        for kind, group in (("C-LoRA", names.METHODS), ("baseline", names.BASELINES)):
-            seen_here = seen[seen["method"].isin(group)].dropna(subset="measured_mean")
+for (_, on_test), (_, on_validation) in zip(
+    TABLES, tables.each(tables.compare(rows, STUDY, "validation")), strict=True
+):
+    model, scope, variant = on_test[["model", "scope", "variant"]].iloc[-1]
+    on_test = on_test.set_index(["rank", "method"])
+    for rank, seen in on_validation.query("rank > 0").groupby("rank"):
+        for kind, family in (("C-LoRA", "slides"), ("baseline", "baselines")):
+            seen_here = seen[seen["method"].isin(methods.names(family)) & seen["measured"].notna()]
             if len(seen_here):
-                best = seen_here.loc[seen_here["measured_mean"].idxmax(), "method"]
+                best = seen_here.loc[seen_here["measured"].idxmax(), "method"]
                 cell = on_test.loc[(rank, best)]
                 lines.append(
                     {
@@ -363,12 +386,12 @@ for (model, scope, variant), part in tables.items():
                         "compressed": scope,
                         "recipe": variant,
                         "rank": rank,
-                        "best": f"{kind}: {names.method_label(best)}",
+                        "best": f"{kind}: {methods.label(best)}",
                         "of the encoder": cell["ratio_encoder"],
                         "of the model": cell["ratio_model"],
-                        "test accuracy": cell["measured_mean"],
-                        "gap to dense": cell["measured_difference"],
-                        "n": cell["n_seeds"],
+                        "test accuracy": cell["measured"],
+                        "gap to dense": cell["gap"],
+                        "n": cell["n"],
                     }
                 )
 pd.DataFrame(lines).set_index(["net", "compressed", "recipe", "rank"]).round(2)
@@ -385,17 +408,17 @@ pd.DataFrame(lines).set_index(["net", "compressed", "recipe", "rank"]).round(2)
 # How the compressed path learns while $W$ fades (the authors' view: $BA$ alone is evaluated, from the first epoch on):
 
 # %%
-runs = history[history["config"].isin(chosen["config"]) & history["method"].isin(names.METHODS)]
+runs = history[history["config"].isin(chosen["config"]) & history["method"].isin(SLIDES)]
 lowest = runs["rank"].min()
 frame = runs[runs["rank"] == lowest].groupby(["epoch", "method"])["val_compressed_accuracy"].mean().unstack()
-frame = frame[[method for method in names.METHODS if method in frame]].rename(columns=names.method_label)
+frame = frame[[method for method in SLIDES if method in frame]].rename(columns=methods.label)
 notebook.show(
     marks.lines(
         frame,
         f"The compressed path alone: {nets.label(MODEL)}, rank {lowest}",
         "Epoch",
         "Validation accuracy (%)",
-        subtitle=text_figures.conditions(chosen),
+        subtitle=TITLE,
         percent=True,
         ylim=(0.4, 1),
     )
@@ -408,24 +431,24 @@ notebook.show(
 # the end:
 
 # %%
-sizes = text_figures.trained_and_remaining(chosen, int(own.dropna(subset="measured_mean")["rank"].min()))
+sizes = tables.trained_and_remaining(table, int(own["rank"].min()))
 shown = {
-    names.method_label("dense"): "Dense",
-    names.method_label("lora"): "LoRA",
-    names.method_label("noise_bias"): "C-LoRA",
-    names.method_label("scratch"): "Low-rank\nfrom scratch",
+    methods.label("dense"): "Dense",
+    methods.label("lora"): "LoRA",
+    methods.label("noise_bias"): "C-LoRA",
+    methods.label("scratch"): "Low-rank\nfrom scratch",
 }
 notebook.show(
     marks.bars(
         sizes[sizes.index.isin(shown)].rename(index=shown),
         f"Trained and remaining: {nets.label(MODEL)}, rank {lowest}",
         "Parameters (% of dense)",
-        subtitle=text_figures.conditions(chosen),
+        subtitle=TITLE,
         percent=True,
         ylim=(0, 1.15),
     )
 )
-if names.method_label("lora") not in sizes.index:
+if methods.label("lora") not in sizes.index:
     print("There is no run of LoRA among these rows.")
 sizes.map("{:.2%}".format)
 
@@ -484,7 +507,7 @@ cut = cl.finalize(svd, force=True)
 for label, model in (
     ("dense", dense),
     ("truncated SVD, no training", cut),
-    (f"C-LoRA ({names.method_label(LIVE.method)})", final),
+    (f"C-LoRA ({methods.label(LIVE.method)})", final),
 ):
     accuracy = training.evaluate(model, *data["test"], batch=100)["accuracy"]
     print(
@@ -525,7 +548,7 @@ notebook.show(
         shown,
         [tuple(order.iloc[0]), tuple(order.iloc[-1])],
         "Attention of the head that turned most, and least",
-        f"{NAME}, C-LoRA rank {LIVE.rank}, {names.method_label(LIVE.method)}",
+        f"{NAME}, C-LoRA rank {LIVE.rank}, {methods.label(LIVE.method)}",
     )
 )
 

@@ -58,19 +58,21 @@ from clora_lab.lab.nets import registry as nets
 RUN = notebook.mode(RUN)
 
 # %%
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import scipy.stats
 
-from clora_lab import studies
+from clora_lab import methods, studies
 from clora_lab.course import words
-from clora_lab.lab import names, paths, runner, stats
-from clora_lab.lab.figures import marks
-from clora_lab.slides import audit, conclusion, conclusion_figures, figures, published, recompute
+from clora_lab.lab import paths, published, runner, stats
+from clora_lab.lab.figures import compare, marks
+from clora_lab.slides import audit, conclusion, conclusion_figures, figures, recompute
 from clora_lab.studies import toy
 
 pd.set_option("display.max_colwidth", 200)
-NAME = names.method_label(METHOD)
+NAME = methods.label(METHOD)
 
 # %% [markdown]
 # ## 1. The conclusion table — 결론 표 (slide 23)
@@ -116,7 +118,7 @@ notebook.show(conclusion_figures.conclusion_table(table[table["slides"].notna()]
 for part in parts:
     if "test_size" in part.rows:
         N = int(part.rows["test_size"].iloc[0])
-        p = conclusion.by_seed(part, SPLIT)["dense"].mean() / 100
+        p = part.by_seed(SPLIT)["dense"].mean() / 100
         print(
             f"{part.title}: {N:,} test examples, ± {100 * np.sqrt(p * (1 - p) / N):.2f} points on the dense net's {p:.1%}"
         )
@@ -125,7 +127,7 @@ for part in parts:
 # All of it as a data frame, baselines included (percent and points; `low`, `high`: the interval, empty below three seeds):
 
 # %%
-shown = table.assign(method=table["method"].map(names.method_label))
+shown = table.assign(method=table["method"].map(methods.label))
 shown = shown.drop(columns=["slides"]).set_index(["part", "cells", "seeds", "method"]).round(2)
 shown.astype(object).where(shown.notna(), "")
 
@@ -194,7 +196,7 @@ if RUN != "recorded":
         live = runner.run_grid(grid, studies.recorded("toy", paths.cache_dir() / "full"))
     notebook.say(words.provenance(live))
     (own,) = conclusion.parts({"toy": live})
-    tested = [conclusion.Part(own.study, own.slides, f"Live: {own.title}", own.rows), *parts]
+    tested = [dataclasses.replace(own, title=f"Live: {own.title}"), *parts]
 else:
     tested = parts
 
@@ -217,9 +219,9 @@ notebook.show(conclusion_figures.differences(tests, METHOD))
 
 # %%
 for title, rows in tests[tests["family"] == "methods"].groupby("part", sort=False):
-    better = [names.method_label(other) for other in rows.loc[rows["verdict"] == "better", "other"]]
-    rest = [names.method_label(other) for other in rows.loc[rows["verdict"] != "better", "other"]]
-    claim = "holds" if len(better) == len(names.METHODS) - 1 else "does not hold"
+    better = [methods.label(other) for other in rows.loc[rows["verdict"] == "better", "other"]]
+    rest = [methods.label(other) for other in rows.loc[rows["verdict"] != "better", "other"]]
+    claim = "holds" if len(better) == len(methods.names("slides")) - 1 else "does not hold"
     print(f"{title}: '{NAME} is best of the four' {claim} beyond the noise of the seeds.")
     print(f"   better than: {', '.join(better) or 'none'}; not better than: {', '.join(rest) or 'none'}")
     at_limit = rows["p_exact"] == rows["smallest_p"]
@@ -257,8 +259,8 @@ notebook.show(fig)
 # probability 1/4. (We look at noise & bias because the slides underline it, after they saw the table: such a $p$ flatters.)
 
 # %% tags=["nbval-check-output"]
-leads = pd.DataFrame({m: conclusion.published_leads(m).loc["all"] for m in names.METHODS}).T
-leads = leads.rename(index=names.method_label).astype({"leads": int, "cells": int})
+leads = pd.DataFrame({m: conclusion.published_leads(m).loc["all"] for m in methods.names("slides")}).T
+leads = leads.rename(index=methods.label).astype({"leads": int, "cells": int})
 print(conclusion.published_leads("noise_bias").to_string(float_format="{:.3f}".format))
 print(leads.to_string(float_format="{:.3f}".format))
 
@@ -267,16 +269,15 @@ print(leads.to_string(float_format="{:.3f}".format))
 #
 # ## 3. Accuracy against an honest ratio — 정직한 압축률
 #
-# The horizontal axis is *everything* that is left over *everything* that was there: the output layer, the frozen feed-forward halves of BERT, all (`ratio_model_percent`). A net is on the **Pareto front** if no other net has at most its
+# The horizontal axis is *everything* that is left over *everything* that was there: the output layer, the frozen feed-forward halves of BERT, all (`ratio_model`). A net is on the **Pareto front** if no other net has at most its
 # parameters and at least its accuracy. Baselines and dense nets compete too.
 
 # %%
-panels = [
-    (part.title.replace(", recipe", "\nrecipe"), conclusion.points(part, SPLIT), "ratio_model_percent")
-    for part in parts
-]
+panels = [(part.title.replace(", recipe", "\nrecipe"), part.points(SPLIT), "ratio_model") for part in parts]
 bars = "Bars: ± 1 sd over the seeds; no bar: one seed. Nets of one rank stand side by side"
-fig = conclusion_figures.against_ratio(panels, "Accuracy against what is left of the whole model", bars)
+counted = {"ratio": "as the slides count", "ratio_model": "of the whole model"}
+title = "Accuracy against what is left of the whole model"
+fig = compare.fronts(panels, title, bars, counted=counted)
 notebook.show(fig)
 
 # %% [markdown]
@@ -284,30 +285,30 @@ notebook.show(fig)
 
 # %%
 for part in parts:
-    points = conclusion.points(part, SPLIT)
-    front = points[stats.pareto(points["ratio_model_percent"], points["mean"])]
-    front = front.sort_values("ratio_model_percent")
+    points = part.points(SPLIT)
+    front = points[stats.pareto(points["ratio_model"], points["measured"])]
+    front = front.sort_values("ratio_model")
     nets = [
-        f"{names.method_label(net.method)} {net.mean:.2f}% at {net.ratio_model_percent:.1f}%"
+        f"{methods.label(net.method)} {net.measured:.2f}% at {net.ratio_model:.1f}%"
         for net in front.itertuples()
     ]
-    ours = front["method"].isin(names.METHODS).sum()
+    ours = front["method"].isin(methods.names("slides")).sum()
     print(f"{part.title}: {ours} of {len(front)} on the front are C-LoRA nets\n   " + "; ".join(nets))
 
 # %% [markdown]
 # **The same nets, counted in two ways.** For BERT the slides divide the pairs by the parameters of the encoder blocks, as if the frozen feed-forward halves were gone. Same vertical axis, same nets:
 
 # %%
-berts = [part for part in parts if part.study == "bert"]
+berts = [part for part in parts if part.study.name == "bert"]
 if berts:
-    points = conclusion.points(berts[0], SPLIT)
-    titles = {"ratio_percent": "As the slides count", "ratio_model_percent": "Of the whole model"}
+    points = berts[0].points(SPLIT)
+    titles = {"ratio": "As the slides count", "ratio_model": "Of the whole model"}
     two = [(title, points, ratio) for ratio, title in titles.items()]
-    notebook.show(conclusion_figures.against_ratio(two, f"One study, two ratios: {berts[0].title}", bars))
-    small = points[points["method"] == METHOD].sort_values("ratio_percent")
+    notebook.show(compare.fronts(two, f"One study, two ratios: {berts[0].title}", bars, counted=counted))
+    small = points[points["method"] == METHOD].sort_values("ratio")
     for net in small.itertuples():
         print(
-            f"rank {net.cell}: {net.ratio_percent:.1f}% as the slides count, {net.ratio_model_percent:.1f}% of the whole model"
+            f"rank {net.cell}: {net.ratio:.1f}% as the slides count, {net.ratio_model:.1f}% of the whole model"
         )
 else:
     print("The BERT study is not recorded yet.")
@@ -425,8 +426,8 @@ print(f"p = {one_sided}. Not fair: whoever picks the side after looking tests bo
 careless_widths = ...
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
-toy = next(part for part in parts if part.study == "toy")
-accuracy = conclusion.by_seed(toy, SPLIT)
+toy = next(part for part in parts if part.study.name == "toy")
+accuracy = toy.by_seed(SPLIT)
 careless_widths = {}
 for other in ("noise", "wds"):
     pairs = (accuracy["noise_bias"] - accuracy[other]).dropna()
@@ -439,7 +440,7 @@ for other in ("noise", "wds"):
     assert len(pairs) == accuracy.index.get_level_values("cell").nunique() * len(by_seed)
     assert np.isclose(pairs.mean(), by_seed.mean())
     print(
-        f"against {names.method_label(other)}: {len(pairs)} 'units' instead of {len(by_seed)}; width {careless_widths[other]:.2f} instead of {careful:.2f} points; correlations between ranks {np.round(between, 2)}"
+        f"against {methods.label(other)}: {len(pairs)} 'units' instead of {len(by_seed)}; width {careless_widths[other]:.2f} instead of {careful:.2f} points; correlations between ranks {np.round(between, 2)}"
     )
 print(
     "Independent ranks would be uncorrelated. Five seeds can't show that they are, so the honest units are the seeds."
@@ -482,7 +483,7 @@ print("t = difference / sqrt(se1² + se2²) has no n in it; n enters by the degr
 seeds_for_power = ...
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
-accuracy = conclusion.by_seed(next(part for part in parts if part.study == "toy"), SPLIT)
+accuracy = next(part for part in parts if part.study.name == "toy").by_seed(SPLIT)
 spread = (accuracy["noise_bias"] - accuracy["noise"]).groupby("seed").mean().std()
 
 

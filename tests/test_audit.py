@@ -8,8 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from clora_lab.lab import names
-from clora_lab.slides import audit, printed, published, recompute, shapes
+from clora_lab.lab import names, published
+from clora_lab.slides import audit, printed, recompute, shapes
 
 
 @pytest.fixture(scope="module")

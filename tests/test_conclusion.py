@@ -3,6 +3,7 @@
 The recorded rows below are numbers in the schema of the studies, not results.
 """
 
+import dataclasses
 import doctest
 import itertools
 
@@ -12,33 +13,20 @@ import pytest
 import rows as made_up
 import scipy.stats
 
-from clora_lab.lab import names, stats
+from clora_lab import studies
+from clora_lab.lab import published, stats
 from clora_lab.lab.frames import MissingResults
-from clora_lab.slides import conclusion, conclusion_figures, published
+from clora_lab.slides import conclusion, conclusion_figures
 
-METHODS = names.METHODS
+METHODS = made_up.METHODS
 
 
 def run(study, method, rank, seed, accuracy, ratios=(20.0, 25.0), **settings):
-    row = made_up.blank(study) | {
-        "study": study,
-        "variant": "slides",
-        "epochs": 30,
-        "fraction": 1.0,
-        "split": "test",
-    }
-    row |= {"method": method, "rank": rank, "seed": seed, **settings}
-    row["config"] = "-".join(str(row.get(c)) for c in ("method", "rank", "dense_rank", "seed", "variant"))
-    view = "compressed" if method in METHODS else "trained"
-    rows = [row | {"view": view, "metric": "accuracy", "value": accuracy}]
-    if method in METHODS:  # what trains must never be taken for what remains
-        rows.append(row | {"view": "trained", "metric": "accuracy", "value": 0.999})
-    for metric, value in zip(("ratio_percent", "ratio_model_percent"), ratios, strict=True):
-        rows.append(row | {"split": "model", "view": "-", "metric": metric, "value": value})
-    return [*rows, row | {"split": "model", "view": "-", "metric": "seconds", "value": 1.0}]
+    shares = list(zip(("ratio_percent", "ratio_model_percent"), ratios, strict=True))
+    return made_up.run(studies.get(study), method, accuracy, rank=rank, seed=seed, ratios=shares, **settings)
 
 
-TOY = {"dataset": "fashion_mnist", "model": "toy_mlp", "train_size": 48_000}
+TOY = {"dataset": "fashion_mnist", "train_size": 48_000}
 # Noise & bias less the others at each of five seeds, in points, the same at both ranks.
 LEADS = {"wds": [1.0, 1.2, 0.8, 1.1, 0.9], "bias": [0.5, -0.5, 0.4, -0.4, 0.1]}
 LEADS |= {"noise": [-0.3, -0.2, -0.4, -0.25, -0.35], "svd_finetune": [0.0, 0.2, -0.2, 0.1, -0.1]}
@@ -81,7 +69,7 @@ def parts():
 
 
 def test_parts_come_in_order_with_the_slides_they_belong_to(parts):
-    assert [(part.study, part.slides) for part in parts] == [("toy", "toy"), ("bert", "bert_tiny")]
+    assert [(part.study.name, part.slides) for part in parts] == [("toy", "toy"), ("bert", "bert_tiny")]
     assert "Fashion-MNIST" in parts[0].title and "BERT-Tiny" in parts[1].title
     with pytest.raises(ValueError, match="`study` must be one of"):
         conclusion.parts({"resnet": toy()})
@@ -89,8 +77,8 @@ def test_parts_come_in_order_with_the_slides_they_belong_to(parts):
 
 def test_recipe_stands_beside_the_baselines_of_cosine_and_other_data_beside_no_slide():
     base = toy()
-    cosine = base[~base["method"].isin(METHODS)].assign(variant="cosine")
-    own = base[base["method"] == "noise_bias"].assign(variant="recipe")
+    cosine = base[~base["method"].isin(METHODS)].assign(variant="cosine", dense_lr_schedule="cosine")
+    own = base[base["method"] == "noise_bias"].assign(variant="recipe", dense_lr_schedule="cosine")
     (part,) = conclusion.parts({"toy": pd.concat([cosine, own])})
     assert set(part.rows["method"]) == {"dense", "svd_finetune", "noise_bias"} and part.slides is None
     (digits,) = conclusion.parts({"toy": toy(dataset="digits")})
@@ -116,19 +104,19 @@ def test_sizes_tell_how_small_a_part_is(parts):
 
 
 def test_by_seed_takes_the_compressed_path_and_refuses_two_runs_of_one_cell(parts):
-    table = conclusion.by_seed(parts[0])
+    table = parts[0].by_seed()
     assert table.loc[("16", 2), "noise_bias"] == pytest.approx(85.36)
     assert table.loc[("64", 2), "dense"] == pytest.approx(87.2)
     assert table.index.get_level_values("cell").unique().tolist() == ["16", "64"]
     twice = pd.concat([toy(), toy(seeds=[0]).assign(config=lambda rows: rows["config"] + "b")])
     with pytest.raises(ValueError, match="one run for each method, cell and seed"):
-        conclusion.by_seed(conclusion.Part("toy", None, "twice", twice))
+        dataclasses.replace(parts[0], rows=twice).by_seed()
     with pytest.raises(MissingResults, match="'validation'"):
-        conclusion.by_seed(parts[0], "validation")
+        parts[0].by_seed("validation")
 
 
 def test_blocks_of_a_part(parts):
-    table = conclusion.by_seed(parts[1])
+    table = parts[1].by_seed()
     assert stats.blocks(table, METHODS) == [(["16"], [0, 1, 2]), (["16", "32"], [0])]
 
 
@@ -226,19 +214,19 @@ def test_a_method_that_was_not_measured_in_every_cell_leaves_no_hole():
     rows = bert()
     hole = rows[~((rows["method"] == "wds") & (rows["rank"] == 32))]
     (part,) = conclusion.parts({"bert": hole})
-    points = conclusion.points(part)
-    assert points["mean"].notna().all()
+    points = part.points()
+    assert points["measured"].notna().all()
     assert set(points.loc[points["method"] == "wds", "cell"]) == {"16"}
 
 
 def test_points_have_the_dense_net_once_at_100_percent(parts):
-    points = conclusion.points(parts[0]).set_index(["method", "cell"])
+    points = parts[0].points().set_index(["method", "cell"])
     dense = points.xs("dense")
-    assert len(dense) == 1 and dense[["ratio_percent", "ratio_model_percent", "n"]].iloc[0].tolist() == [
+    assert len(dense) == 1 and dense[["ratio", "ratio_model", "n"]].iloc[0].tolist() == [
         100, 100, 5
     ]  # fmt: skip
-    assert points.loc[("wds", "64"), ["ratio_percent", "ratio_model_percent"]].tolist() == [32, 33]
-    assert points.loc[("noise_bias", "16"), "mean"] == pytest.approx(85.36)
+    assert points.loc[("wds", "64"), ["ratio", "ratio_model"]].tolist() == [32, 33]
+    assert points.loc[("noise_bias", "16"), "measured"] == pytest.approx(85.36)
 
 
 def test_findings_follow_the_rows(parts):
@@ -298,17 +286,6 @@ def test_differences_figure_says_the_verdicts(parts):
         conclusion_figures.differences(conclusion.paired_tests([]))
 
 
-def test_ratio_figure_has_one_scale_and_names_the_front(parts):
-    panels = [(part.title, conclusion.points(part), "ratio_model_percent") for part in parts]
-    fig = conclusion_figures.against_ratio(panels, "Accuracy against size")
-    first, second = fig.axes
-    assert first.get_xlim() == second.get_xlim() and first.get_xlim()[0] < 9
-    assert "Dense at 100.0% with 87.20%" in fig.alt_text
-    with pytest.raises(MissingResults, match="panels"):
-        conclusion_figures.against_ratio([], "Nothing")
-
-
-@pytest.mark.parametrize("module", [conclusion, conclusion_figures])
-def test_examples_run(module):
-    found = doctest.testmod(module)
+def test_examples_run():
+    found = doctest.testmod(conclusion)
     assert found.attempted and not found.failed

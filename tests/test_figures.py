@@ -14,6 +14,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation, Text
 from PIL import Image
+from rows import comparison
 
 from clora_lab import methods
 from clora_lab.lab import frames
@@ -33,7 +34,6 @@ FIGURES = {
 }
 
 EPOCHS = 30
-RATIOS = {16: 9.9, 32: 19.5, 64: 38.9}
 
 
 def linear_decay(step, total=48_000):
@@ -90,48 +90,6 @@ def synthetic_history(seeds=(0, 1, 2), ranks=(16, 32, 64)):
     return pd.concat(runs, ignore_index=True)
 
 
-def synthetic_summary(splits=("test",)):
-    rng = np.random.default_rng(7)
-    level = {"wds": 0.845, "bias": 0.86, "noise": 0.872, "noise_bias": 0.876}
-    level |= {"svd": 0.80, "svd_finetune": 0.874, "scratch": 0.873}
-    rows = [("dense", 0, 100.0, 0.868, 0.003, 5, split) for split in splits]
-    for split in splits:
-        for method, mean in level.items():
-            for rank, ratio in RATIOS.items():
-                mean_here = mean + rank / 10_000 + rng.normal(0, 0.002)
-                rows.append((method, rank, ratio, mean_here, 0.002 + rng.uniform(0, 0.004), 5, split))
-    return pd.DataFrame(rows, columns=["method", "rank", "ratio_percent", "mean", "sd", "n", "split"])
-
-
-PUBLISHED = {  # the slides' toy table, percent
-    "wds": (82.1, 83.2, 82.87),
-    "bias": (82.73, 82.55, 83.68),
-    "noise": (81.59, 83.44, 82.38),
-    "noise_bias": (83.74, 83.93, 84.23),
-}
-
-
-def synthetic_comparison():
-    table = synthetic_summary().rename(
-        columns={
-            "mean": "measured_mean",
-            "sd": "measured_sd",
-            "n": "n_seeds",
-            "ratio_percent": "ratio",
-        }
-    )
-    printed = {
-        (m, r): v / 100 for m, values in PUBLISHED.items() for r, v in zip(RATIOS, values, strict=True)
-    }
-    printed["dense", 0] = 0.8779
-    keys = list(zip(table["method"], table["rank"], strict=True))
-    table["published_accuracy"] = [printed.get(key, np.nan) for key in keys]
-    table["published_ratio"] = table["ratio"].where(table["published_accuracy"].notna())
-    table["ratio"] = table["rank"].map({0: 100.0, 16: 9.89, 32: 19.56, 64: 38.92})
-    table["difference"] = table["measured_mean"] - table["published_accuracy"]
-    return table
-
-
 @pytest.fixture(scope="module")
 def history():
     return synthetic_history()
@@ -153,8 +111,8 @@ def gallery(history, weights):
     arguments = {
         "slide_09": {"schedule": linear_decay, "total_steps": 48_000, "dataset": "fashion_mnist"},
         "slide_14": {"weights": weights, "decay": [0.9, 0.6, 0.3], "dataset": "fashion_mnist"},
-        "slide_16_table": {"comparison": synthetic_comparison()},
-        "slide_16_ratio": {"summary": synthetic_summary()},
+        "slide_16_table": {"frame": comparison()},
+        "slide_16_ratio": {"frame": comparison()},
     }
     return {key: draw(**arguments.get(key, {"history": history})) for key, draw in FIGURES.items()}
 
@@ -559,119 +517,17 @@ def test_densities_refuse(weights, options, message):
         laws.noise_densities(**{"weights": weights, "decay": 0.5, **options})
 
 
-# --- slide 16: tables -----------------------------------------------------------------------------
-
-
-def cells(fig, weight=None):
-    (ax,) = fig.axes
-    return [t.get_text() for t in ax.texts if weight is None or t.get_weight() == weight]
-
-
-def test_table_prints_every_value_and_bolds_the_best():
-    table = synthetic_comparison()
-    fig = compare.comparison_table(table)
-    printed = cells(fig)
-    for row in table.itertuples():
-        assert f"{100 * row.measured_mean:.2f} ± {100 * row.measured_sd:.2f}" in printed
-    for values in PUBLISHED.values():
-        assert {f"{value:.2f}" for value in values} <= set(printed)
-    differences = (100 * table["difference"].dropna()).map("{:+.2f}".format)
-    assert {each.replace("-", "−") for each in differences} <= set(printed)
-    assert {"9.9", "9.89", "38.9", "38.92"} <= set(printed)
-    bold = cells(fig, "bold")
-    assert {"83.74", "83.93", "84.23"} <= set(bold)  # noise & bias wins each line of the slide
-    assert not {"82.10", "87.79"} & set(bold)
-    four = table[table["method"].isin(FOUR)]
-    for _, rows in four.groupby("rank"):
-        best = rows.loc[rows["measured_mean"].idxmax()]
-        assert f"{100 * best['measured_mean']:.2f} ± {100 * best['measured_sd']:.2f}" in bold
-
-
-def test_table_reads_percent_and_refuses_a_mixture():
-    table = synthetic_comparison()
-    percent = table.copy()
-    percent[["published_accuracy", "measured_mean", "measured_sd", "difference"]] *= 100
-    assert cells(compare.comparison_table(percent)) == cells(compare.comparison_table(table))
-    table["published_accuracy"] *= 100
-    with pytest.raises(ValueError, match="all of .* as fractions or all in percent"):
-        compare.comparison_table(table)
-
-
-def test_table_with_gaps_names_them():
-    table = synthetic_comparison()
-    gap = (table["method"] == "noise") & (table["rank"] == 64)
-    table.loc[gap, ["measured_mean", "measured_sd", "n_seeds", "difference"]] = np.nan
-    fig = compare.comparison_table(table[table["method"].isin(FOUR)])
-    assert "No rows for: Scheduled noise, rank 64" in subtitle(fig)
-    assert cells(fig).count("–") == 2  # measured and difference
-    published = table.assign(measured_mean=np.nan, measured_sd=np.nan, n_seeds=np.nan)
-    assert "Nothing measured yet".lower() in subtitle(compare.comparison_table(published)).lower()
-
-
-def test_table_refuses():
-    table = synthetic_comparison()
-    with pytest.raises(frames.MissingResults, match="reproduce STUDY"):
-        compare.comparison_table(table.iloc[:0])
-    with pytest.raises(frames.MissingResults, match="reproduce STUDY"):
-        compare.comparison_table(table[table["method"] == "dense"])
-    with pytest.raises(ValueError, match="one row for each of .*'dense'.*select one"):
-        compare.comparison_table(pd.concat([table, table.iloc[:1]]))
-
-
-def test_ratio_plot_draws_the_frame():
-    summary = synthetic_summary(("validation", "test"))
-    fig = compare.accuracy_against_ratio(summary)
-    assert [ax.get_title() for ax in fig.axes] == ["Validation set", "Test set"]
-    for ax, split in zip(fig.axes, ("validation", "test"), strict=True):
-        drawn = {bars.get_label(): bars for bars in ax.containers}
-        assert len(drawn) == 7
-        for method, rows in summary[summary["split"] == split].groupby("method"):
-            if method == "dense":
-                assert set(ydata(ax, "Dense")) == set(rows["mean"])
-                continue
-            points, _, (bars,) = drawn[methods.label(method)].lines
-            np.testing.assert_array_equal(points.get_xdata(), rows["ratio_percent"])
-            np.testing.assert_array_equal(points.get_ydata(), rows["mean"])
-            lengths = [np.ptp(segment[:, 1]) for segment in bars.get_segments()]
-            np.testing.assert_allclose(lengths, 2 * rows["sd"])
-    low, high = fig.axes[0].get_ylim()
-    shown = summary[summary["method"] != "svd"]
-    assert low < (shown["mean"] - shown["sd"]).min()
-    assert high > (shown["mean"] + shown["sd"]).max()
-    # The untrained cut below the axis stands at its edge, with its value.
-    for ax, split in zip(fig.axes, ("validation", "test"), strict=True):
-        below = summary[(summary["split"] == split) & (summary["mean"] < low)]
-        assert set(below["method"]) == {"svd"}
-        written = {text.get_text().split("\n")[0] for text in ax.texts}
-        assert written == {f"{100 * mean:.1f}" for mean in below["mean"]}
+# --- looks ----------------------------------------------------------------------------------------
 
 
 def test_long_titles_are_broken_not_cut(one_seed):
-    empty = synthetic_comparison().assign(measured_mean=np.nan, note="published: validation")
+    empty = comparison().assign(measured=np.nan, note="published: validation")
     long = one_seed.assign(dataset="a dataset whose name goes on and on, and on still further")
     for fig in (compare.comparison_table(empty), training.training_curves(long)):
         fig.draw_without_rendering()
         for text in (fig._suptitle, *fig.artists):
             assert text.get_window_extent().x1 <= 640
     assert "and 9 more" in " ".join(subtitle(compare.comparison_table(empty)).split())
-
-
-def test_notes_of_the_tables_reach_the_subtitle():
-    noted = synthetic_comparison().assign(note="published: validation, measured: test")
-    noted["n_seeds"] = noted["n_seeds"].astype("Int64")
-    assert "published: validation, measured: test" in subtitle(compare.comparison_table(noted))
-    summary = synthetic_summary().assign(variant="cosine")
-    assert "variant: cosine" in subtitle(compare.accuracy_against_ratio(summary))
-    with pytest.raises(ValueError, match="one row for each of .*'split'.*select one"):
-        compare.accuracy_against_ratio(pd.concat([summary, synthetic_summary()]))
-
-
-def test_ratio_plot_of_one_seed_without_baselines():
-    summary = synthetic_summary().query("method in @FOUR").assign(sd=np.nan, n=1)
-    fig = compare.accuracy_against_ratio(summary)
-    assert subtitle(fig).startswith("One seed\nNo rows for: Dense; SVD, no training")
-    with pytest.raises(frames.MissingResults, match="'dense'.*reproduce STUDY"):
-        compare.accuracy_against_ratio(synthetic_summary().query("method == 'dense'"))
 
 
 def test_the_examples_run():

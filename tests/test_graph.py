@@ -354,7 +354,7 @@ SHAPES = {"tiny": (2, 2, 128, 512), "small": (4, 8, 512, 2048)}
 @pytest.mark.parametrize("name, convention", [("tiny", "slides_bert_norms"), ("small", "slides_bert")])
 def test_ratios_of_the_slides(name, convention):
     """Slide 21 counts 1,024 parameters more than by slide 22's way: the norms, or each bias twice."""
-    from clora_lab.slides import published
+    from clora_lab.lab import published
 
     blocks, heads, width, inner = SHAPES[name]
     # Vocabulary and positions stand outside of the blocks: a short one changes none of these ratios.

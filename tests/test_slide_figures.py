@@ -17,11 +17,12 @@ import pytest
 import rows as made_up
 
 from clora_lab import studies
+from clora_lab.lab import published
 from clora_lab.lab.data import registry as datasets
 from clora_lab.lab.figures import marks, style
 from clora_lab.lab.frames import MissingResults
 from clora_lab.lab.names import METHODS
-from clora_lab.slides import figures, page, plots, printed, published
+from clora_lab.slides import figures, page, plots, printed
 from clora_lab.slides.figures import SlideFigure
 
 
@@ -206,39 +207,39 @@ def test_a_measured_table_prints_the_means_over_seeds(recorded):
     best = four.loc[four["mean"].idxmax()]
     assert f"{best['mean']:.2f} ± {best['std']:.2f}" in bold(fig)
     said = " ".join(subtitle(fig).split())
-    assert "mean ± 1 sd of 3 seeds" in said and "CIFAR-10 (JPEG), test set, start: random" in said
-    assert "5,000 training examples" in said and "factorization loralib" in said
-    assert "4 epochs after 10 of the dense net" in said and "precision mixed_bfloat16" in said
+    assert "mean ± 1 sd of 3 seeds" in said and "from random initialisation on CIFAR-10 (JPEG)" in said
+    assert "5,000 training" in said and "loralib" in said and "test set" in said
+    assert "4 epochs from a dense net of 10" in said
     assert "Low-rank from scratch" in fig.alt_text
 
 
 def test_one_setting_a_table_and_the_others_are_counted(tmp_path):
     write_vgg16(tmp_path, seeds=(0,))
-    alone, setting = figures.measured_cells(tmp_path, "vgg16", "vgg16")
+    setting, alone = figures.measured(tmp_path, "vgg16", "vgg16")
     assert "more setting" not in setting
     write_vgg16(tmp_path, seeds=(0,), variant="modern")
     write_vgg16(tmp_path, seeds=(0, 1), train_size=50_000, ranks=((16, 16),))
-    cells_now, setting = figures.measured_cells(tmp_path, "vgg16", "vgg16")
+    setting, cells_now = figures.measured(tmp_path, "vgg16", "vgg16")
     pd.testing.assert_frame_equal(cells_now, alone)
-    assert "5,000 training examples" in setting and "2 more settings" in setting
+    assert "5,000 training" in setting and "2 more settings" in setting
 
 
 def test_pairs_of_convolutions_do_not_mix_with_loralibs(tmp_path):
     write_vgg16(tmp_path, seeds=(0,))
-    alone, _ = figures.measured_cells(tmp_path, "vgg16", "vgg16")
+    _, alone = figures.measured(tmp_path, "vgg16", "vgg16")
     for method in ("wds", "scratch"):
         pair = {"method": method, "rank": 16, "dense_rank": 16, "seed": 0, "factorization": "pair"}
         record(tmp_path, "vgg16", {"test": 0.9}, {"ratio_percent": 5.0}, **pair, **VGG16)
-    both, setting = figures.measured_cells(tmp_path, "vgg16", "vgg16")
+    setting, both = figures.measured(tmp_path, "vgg16", "vgg16")
     pd.testing.assert_frame_equal(both, alone)
-    assert both["mean"].max() < 90 and "1 more setting in" in setting
+    assert both["measured"].max() < 90 and "1 more setting in" in setting
 
 
 def test_two_runs_of_one_seed_are_refused(tmp_path):
     write_vgg16(tmp_path, seeds=(0,))
     write_vgg16(tmp_path, seeds=(0,), fraction=0.5)
-    with pytest.raises(ValueError, match="one run for each cell and seed.*Received several"):
-        figures.measured_cells(tmp_path, "vgg16", "vgg16")
+    with pytest.raises(ValueError, match="one setting for each method and cell.*several of `fraction`"):
+        figures.measured(tmp_path, "vgg16", "vgg16")
 
 
 def test_a_model_without_rows_is_named(recorded):
@@ -248,8 +249,8 @@ def test_a_model_without_rows_is_named(recorded):
 
 def test_the_measured_conclusion_averages_the_cells(recorded):
     fig = by_stem(recorded)["slide_23_conclusion"].measured()
-    found, _ = figures.measured_cells(recorded, "bert", "bert_tiny")
-    mean = found[found["method"] == "bias"]["mean"].mean()
+    _, found = figures.measured(recorded, "bert", "bert_tiny")
+    mean = found[found["method"] == "bias"]["measured"].mean()
     assert f"{mean:.2f}" in cells(fig)
     assert "Not measured yet: BERT-Small" in subtitle(fig)
     assert "VGG16: 2 cells" in subtitle(fig) and "BERT-Tiny: 3 cells" in subtitle(fig)
@@ -257,11 +258,11 @@ def test_the_measured_conclusion_averages_the_cells(recorded):
 
 def test_the_measured_bars_show_the_slides_cells(recorded):
     fig = by_stem(recorded)["slide_24_bars"].measured()
-    vgg, _ = figures.measured_cells(recorded, "vgg16", "vgg16")
+    _, vgg = figures.measured(recorded, "vgg16", "vgg16")
     cell = vgg.query("method == 'wds' and rank == 32 and dense_rank == 32").iloc[0]
     heights = bars(fig.axes[0])
-    dense = vgg.query("method == 'dense'")["mean"].iloc[0]
-    np.testing.assert_allclose(heights, [100, 13.72, dense, cell["mean"]])
+    dense = vgg.query("method == 'dense'")["measured"].iloc[0]
+    np.testing.assert_allclose(heights, [100, 13.72, dense, cell["measured"]])
     assert "97.8" in [text.get_text() for text in fig.axes[1].texts]  # of the whole model
 
 

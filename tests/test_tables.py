@@ -9,44 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from rich.console import Console
+from rows import BERT, METHODS, TOY, VGG16, bert, frame, toy, vgg16
 from scipy import stats as scipy_stats
 
-from clora_lab import methods, studies
-from clora_lab.lab import published, tables
+from clora_lab.lab import printing, published, tables
 from clora_lab.lab.frames import MissingResults
-
-METHODS = list(methods.names("slides"))
-TOY, VGG16, BERT = (studies.get(name) for name in ("toy", "vgg16", "bert"))
-
-
-def run(home, method, accuracy, split="test", view="", ratios=(("ratio_percent", 9.87),), **fields):
-    """The recorded rows of one run, its numbers made up; a net of the slides has both views."""
-    defaults = {name: field.cell(field.default) for name, field in home.fields.items()}
-    base = dict.fromkeys(home.columns, "") | defaults | {"train_size": 4000, "test_size": 1000}
-    base |= {"backend": "tensorflow", "backend_version": "2", "keras_version": "3", "processor": "two cores"}
-    base |= {"method": method, "seed": 0, "date": "2026-01-01"} | fields
-    if method == methods.ORIGINAL:
-        base |= {name: each.original for name, each in home.fields.items() if each.original is not None}
-        ratios = [(name, 100.0) for name, _ in ratios]
-    named = ("method", *home.cells, "seed", "variant", "dataset", "epochs", "scope", "factorization")
-    base["config"] = "-".join(str(base.get(name, "")) for name in named)
-    view = view or ("compressed" if method in METHODS else "trained")
-    values = [(split, view, "accuracy", accuracy)]
-    if view == "compressed":  # what trains must never be taken for what remains
-        values.append((split, "trained", "accuracy", 0.999))
-    values += [("model", "-", metric, share) for metric, share in ratios]
-    values.append(("model", "-", "seconds", 1.0))
-    return [base | dict(zip(("split", "view", "metric", "value"), each, strict=True)) for each in values]
-
-
-def toy(method, rank, seed, accuracy, **other):
-    ratio = {0: 100.0, 4: 3.0, 16: 9.87, 64: 38.92}[rank]
-    given = {"dataset": "fashion_mnist", "split": "validation", "ratios": [("ratio_percent", ratio)]} | other
-    return run(TOY, method, accuracy, rank=rank, seed=seed, **given)
-
-
-def frame(*runs):
-    return pd.DataFrame([row for rows in runs for row in rows])
 
 
 @pytest.fixture
@@ -199,13 +166,6 @@ def test_what_can_not_be_compared(measured):
         compare(measured.iloc[:0])
 
 
-def vgg16(method, accuracy, factorization="loralib", seed=0, **fields):
-    flops = {"loralib": 98.0, "pair_equal": 12.0}[factorization]
-    given = {"dataset": "cifar10_jpeg", "variant": "short", "rank": 16, "dense_rank": 16} | fields
-    ratios = [("ratio_percent", 6.87), ("flops_percent", flops)]
-    return run(VGG16, method, accuracy, ratios=ratios, factorization=factorization, seed=seed, **given)
-
-
 @pytest.fixture
 def convolutions():
     runs = [vgg16("dense", 0.5), vgg16("wds", 0.4), vgg16("noise_bias", 0.45), vgg16("scratch", 0.46)]
@@ -231,12 +191,6 @@ def test_means_over_seeds(convolutions):
     cell = table[(table["method"] == "wds") & (table["n"] == 2)].iloc[0]
     assert cell["measured"] == pytest.approx(50) and cell["gap"] == pytest.approx(-5)
     assert cell["sd"] == pytest.approx(np.std([40, 60], ddof=1))
-
-
-def bert(method, accuracy, **fields):
-    share = {"ratio_percent": 8.8, "ratio_encoder_percent": 75.2, "ratio_model_percent": 97.8}
-    given = {"dataset": "imdb", "rank": 16} | fields
-    return run(BERT, method, accuracy, ratios=list(share.items()), **given)
 
 
 @pytest.mark.parametrize(
@@ -278,7 +232,7 @@ def test_by_seed_has_the_dense_net_in_every_cell(measured):
 
 
 def test_markdown_has_what_was_measured_and_says_with_what(measured):
-    text = tables.markdown(compare(measured))
+    text = printing.markdown(compare(measured))
     lines = text.split("\n")
     assert (
         lines[0] == "| rank | method | ratio, % | published | published gap | measured | measured gap | n |"
@@ -297,7 +251,7 @@ def test_recipes_side_by_side_share_the_line_of_their_dense_net():
         toy("noise_bias", 64, 0, 0.82),
         toy("noise_bias", 16, 0, 0.70, variant="noise_to_end"),
     )
-    lines = tables.wide(compare(rows)).split("\n")
+    lines = printing.wide(compare(rows)).split("\n")
     assert lines[0] == "| recipe | method | rank 16, 9.9% left | rank 64, 38.9% left |"
     assert lines[2:5] == [
         "| slides | dense, 100% left | 86.00 | 86.00 |",
@@ -308,7 +262,7 @@ def test_recipes_side_by_side_share_the_line_of_their_dense_net():
 
 def printed(frame, width=80):
     console = Console(file=io.StringIO(), width=width)
-    tables.show_comparison(frame, console)
+    printing.show_comparison(frame, console)
     return console.file.getvalue()
 
 
@@ -328,13 +282,13 @@ def test_the_terminal_shows_all_of_it_in_80_columns(convolutions):
 def test_a_data_frame_is_shown_whole():
     console = Console(file=io.StringIO(), width=40)
     table = pd.DataFrame({"file": ["train-images-idx3-ubyte.gz"], "sha_256": ["f" * 30], "size": [1.5]})
-    tables.show(table, "Files", console=console)
+    printing.show(table, "Files", console=console)
     text = console.file.getvalue()
     assert "…" not in text and "1.50" in text and "sha 256" in text
 
 
 def test_a_notebook_sees_printed_names_and_the_best_in_bold(measured):
-    html = tables.styled(compare(measured)).to_html()
+    html = printing.styled(compare(measured)).to_html()
     assert "Low-rank from scratch" in html and "nan" not in html and "Fashion-MNIST" in html
     assert html.count("font-weight: bold") >= 1 and "83.50" in html
 

@@ -28,6 +28,7 @@ DATASET_LABELS = {
 MODEL_LABELS = {
     "toy_mlp": "Toy MLP",
     "vgg16": "VGG16",
+    "small_vgg": "Small VGG",
     "bert_tiny": "BERT-Tiny",
     "bert_small": "BERT-Small",
     "minilm": "MiniLM",

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from clora_lab import _checks, methods
 from clora_lab.lab.data import registry as datasets
 from clora_lab.lab.nets import registry as nets
+from clora_lab.lab.published import Published
 from clora_lab.lab.settings import DECAY, IDENTITY, SHARED, STAGES, Field, Run
 
 # A recipe: the fields that it changes for all methods and cells, or a function of both that gives the fields
@@ -29,32 +30,6 @@ FACTS = ("train_size", "test_size")  # of the data that was really used
 EPOCH = ("epoch", "step", "decay", "noise", "loss", "accuracy")
 # First in every file: what names a run for its reader.
 FIRST = ("study", "dataset", "model", "method", "rank", "init", "variant", "seed")
-
-
-@dataclass(frozen=True)
-class Published:
-    """Which published table the rows of a study may be laid beside, and where.
-
-    Args:
-        table: name of the file in `data/published`.
-        cells: column of that table -> column of the rows; together they name a cell.
-        where: column of the rows -> the values for which the two compare.
-        split: the split whose accuracy was published; "" where that is not told.
-
-    Example:
-        >>> table = Published("toy", {"rank": "rank"}, {"dataset": ("fashion_mnist",)})
-        >>> table.compares({"dataset": "digits"})
-        False
-    """
-
-    table: str
-    cells: Mapping[str, str]
-    where: Mapping[str, Sequence]
-    split: str = ""
-
-    def compares(self, row: Mapping) -> bool:
-        """Whether a row (or a run) of a compressed net may be laid beside this table."""
-        return all(row[column] in values for column, values in self.where.items())
 
 
 class Hooks:
@@ -92,16 +67,16 @@ class Hooks:
 
     def report(self, study: Study, rows, splits: Sequence[str] = ("test",)) -> None:
         """Print recorded rows as tables, and in a sentence what came out."""
-        from clora_lab.lab import tables
+        from clora_lab.lab import printing
 
         for split in splits:
-            tables.report(rows, study.apart_in(rows), split)
+            printing.report(rows, study.apart_in(rows), split)
 
     def markdown(self, study: Study, rows, split: str = "test") -> str:
         """The same for the README."""
-        from clora_lab.lab import tables
+        from clora_lab.lab import printing, tables
 
-        return tables.markdown(tables.compare(rows, study, split))
+        return printing.markdown(tables.compare(rows, study, split))
 
     def data(self, run: Run):
         """The `clora_lab.lab.bench.Data` of a run."""

@@ -112,6 +112,17 @@ def find(name: str) -> type:
     return getattr(importlib.import_module(f"{__name__}.{module}"), attribute)
 
 
+def trains(name: str) -> bool:
+    """Whether a method trains anything; the original net does, and what is not in the registry.
+
+    Example:
+        >>> from clora_lab import methods
+        >>> methods.trains("svd"), methods.trains("svd_finetune"), methods.trains(methods.ORIGINAL)
+        (False, True, True)
+    """
+    return name not in names() or find(name).trains
+
+
 def __getattr__(name):
     """`methods.SVD` and the other classes, by the registry, and what `base` has for all."""
     if name in ("Method", "get", "of", "callbacks_for"):

@@ -1,8 +1,7 @@
 """What the studies say together: means beside slide 23, paired tests over seeds, accuracy against ratio.
 
-A `Part` is the rows of one study that belong into one table: one dataset, model and recipe. Seeds are the
-independent units everywhere: accuracies are averaged over the ranks within a seed first, and intervals and
-tests are over the seeds. What one seed stands for has no interval.
+A `Part` is the rows of one study that belong into one table. Seeds are the independent units everywhere:
+accuracies are averaged over the ranks within a seed first, and intervals and tests are over the seeds.
 """
 
 from __future__ import annotations
@@ -15,22 +14,20 @@ import numpy as np
 import pandas as pd
 import scipy.stats
 
-from clora_lab import _checks
-from clora_lab.lab import names, stats, tables
+from clora_lab import _checks, methods, studies
+from clora_lab.lab import published, stats, tables
 from clora_lab.lab.data import registry as datasets
-from clora_lab.lab.frames import MissingResults
-from clora_lab.lab.names import BASELINES, METHODS
+from clora_lab.lab.frames import signed
 from clora_lab.lab.nets import registry as nets
-from clora_lab.slides import published
-from clora_lab.studies import overview
-from clora_lab.studies import recorded as store_of
+from clora_lab.lab.study import Study
 
 STUDIES = ("toy", "vgg16", "bert")
+METHODS, BASELINES = methods.names("slides"), methods.names("baselines")
 FAMILIES = {"methods": METHODS, "baselines": BASELINES}  # Holm's correction is over one of them
-SLIDES_EPOCHS = {"fashion_mnist": 30, "cifar10": 20, "cifar10_jpeg": 20, "imdb": 10}  # by their data
-# The toy study's recipes whose rows make a table, each with the recipe that its baselines are recorded under.
-TOY_RECIPES = {"slides": "slides", "cosine": "cosine", "recipe": "cosine"}
-RATIOS = ("ratio_percent", "ratio_model_percent")
+# A recipe without baselines of its own -> that whose nets were trained in the same way.
+BASELINES_OF = {"recipe": "cosine"}
+LEFT_OUT = ("noise_to_end",)  # one cell, recorded for slide 15
+PUBLISHED = ("toy", "vgg16", "bert_tiny", "bert_small")
 
 
 @dataclass(frozen=True)
@@ -38,16 +35,33 @@ class Part:
     """Rows of one study, dataset, model and recipe, the dense net's included.
 
     Args:
-        study: "toy", "vgg16" or "bert".
+        study: whose rows they are.
         slides: name of the published table that shows the same cells, or None.
         title: what was measured, in a few words.
         rows: result rows.
     """
 
-    study: str
+    study: Study
     slides: str | None
     title: str
     rows: pd.DataFrame
+
+    @property
+    def slides_epochs(self) -> int | None:
+        """Of the slides' training on these data; None for data that stand in for theirs."""
+        data = self.rows["dataset"].iloc[0]
+        found = (each.epochs for each in self.study.published if data in each.where["dataset"])
+        return next(found, None)
+
+    def by_seed(self, split: str = "test") -> pd.DataFrame:
+        """The accuracy of every finished net, indexed by (cell, seed), see `tables.by_seed`."""
+        return tables.by_seed(self.rows, self.study, split)
+
+    def points(self, split: str = "test") -> pd.DataFrame:
+        """Every measured net by `tables.table_of`, without what is no compression; `cell` as in "16/32"."""
+        table = tables.table_of(self.rows, self.study, split)
+        kept = table["measured"].notna() & (table["method"].map(methods.family) != "references")
+        return table[kept].assign(cell=tables.cell_names(table, self.study.cells)).reset_index(drop=True)
 
 
 def recorded(folder: str | Path) -> dict[str, pd.DataFrame]:
@@ -63,20 +77,21 @@ def recorded(folder: str | Path) -> dict[str, pd.DataFrame]:
         >>> recorded("no such folder")
         {}
     """
-    stores = [store_of(study, folder) for study in STUDIES]
+    stores = [studies.recorded(study, folder) for study in STUDIES]
     rows = {store.name: store.read() for store in stores if store.exists()}
     return {study: found for study, found in rows.items() if (found["rank"] > 0).any()}
 
 
-def parts(studies: Mapping[str, pd.DataFrame]) -> list[Part]:
+def parts(rows: Mapping[str, pd.DataFrame]) -> list[Part]:
     """The rows of the studies in parts that make a table each.
 
     Args:
-        studies: name -> rows, as `recorded` gives them. Of the toy study the recipes "slides", "cosine" and
-            "recipe" count, the last with the baselines of "cosine", as it was trained like them.
+        rows: name of a study -> its rows, as `recorded` gives them. The toy project's "recipe" counts with
+            the baselines of "cosine", as it was trained like them.
 
     Returns:
-        Parts in the order toy, VGG16, BERT; what holds none of the slides' methods is left out.
+        Parts in the order toy, VGG16, BERT, data that stand in for the slides' last of a study; what holds
+        none of the slides' methods is left out.
 
     Raises:
         ValueError: an unknown study.
@@ -85,47 +100,32 @@ def parts(studies: Mapping[str, pd.DataFrame]) -> list[Part]:
         >>> parts({})
         []
     """
+    for name in rows:
+        _checks.one_of("study", name, STUDIES)
     found = []
-    for study in studies:
-        _checks.one_of("study", study, STUDIES)
-    for study in [name for name in STUDIES if name in studies]:
-        found += _toy(studies[study]) if study == "toy" else _deep(studies[study], study)
+    for name in [name for name in STUDIES if name in rows]:
+        found += sorted(_parts(rows[name], studies.get(name)), key=lambda part: part.slides_epochs is None)
     return found
 
 
-def _toy(rows: pd.DataFrame) -> list[Part]:
-    found = []
-    for dataset, own in rows.groupby("dataset", sort=False):
-        for recipe, base in TOY_RECIPES.items():
-            chosen = own[own["variant"] == recipe]
-            if not chosen["method"].isin(METHODS).any():
-                continue
-            if base != recipe:
-                others = (own["variant"] == base) & ~own["method"].isin(METHODS)
-                chosen = pd.concat([own[others], chosen])
-            slides = "toy" if (dataset, recipe) == ("fashion_mnist", "slides") else None
-            title = f"{nets.label('toy_mlp')}, {datasets.label(dataset)}, recipe '{recipe}'"
-            found.append(Part("toy", slides, title, chosen))
-    return found
-
-
-def _deep(rows: pd.DataFrame, study: str) -> list[Part]:
-    found = []
-    for _, part in overview.parts(rows, study):
-        if not part["method"].isin(METHODS).any():
+def _parts(rows: pd.DataFrame, study: Study) -> Iterator[Part]:
+    split = list(tables.parts(rows, study))
+    for what, own in split:
+        if what["variant"] in LEFT_OUT or not own["method"].isin(METHODS).any():
             continue
-        first = part[part["method"] != "dense"].iloc[0]
-        net = nets.label(first["model"])
-        title = f"{net}, {datasets.label(first['dataset'])}, recipe '{first['variant']}'"
-        own = first[overview.PARTS[study][-1]]
-        title += "" if own in ("loralib", "attention") else f", {str(own).replace('_', ' ')}"
-        found.append(Part(study, overview.comparable(part), title, part))
-    return sorted(found, key=lambda part: _slides_epochs(part) is None)  # stand-ins last
-
-
-def _slides_epochs(part: Part) -> int | None:
-    """Of the slides' training on these data; None for data that stand in for theirs."""
-    return SLIDES_EPOCHS.get(part.rows["dataset"].iloc[0])
+        base = BASELINES_OF.get(what["variant"])
+        others = next((more for other, more in split if other == {**what, "variant": base}), None)
+        if others is not None:
+            own = pd.concat([others[~others["method"].isin(METHODS)], own[own["method"].isin(METHODS)]])
+        first = own[own["method"].isin(METHODS)].iloc[0]
+        beside = (each.table for each in study.published if each.compares(first))
+        title = f"{nets.label(first['model'])}, {datasets.label(first['dataset'])}"
+        title += f", recipe '{first['variant']}'"
+        last = study.apart[-1]
+        theirs = {value for each in study.published for value in each.where.get(last, ())}
+        if last in study.axes and first[last] not in theirs:
+            title += f", {str(first[last]).replace('_', ' ')}"
+        yield Part(study, next(beside, None), title, own)
 
 
 def sizes(found: Sequence[Part]) -> pd.DataFrame:
@@ -135,9 +135,9 @@ def sizes(found: Sequence[Part]) -> pd.DataFrame:
         found: by `parts`.
 
     Returns:
-        A row a part: part, training (how many examples), epochs,
-        epochs_slides (empty for data that stand in for theirs), cells (how many rank cells have one of the
-        four methods), seeds (of the cell with the fewest, and of the one with the most).
+        A row a part: part, training (how many examples), epochs, epochs_slides (empty for data that stand in
+        for theirs), cells (how many rank cells have one of the four methods), seeds (of the cell with the
+        fewest, and of the one with the most).
 
     Example:
         >>> sizes([]).empty
@@ -145,15 +145,16 @@ def sizes(found: Sequence[Part]) -> pd.DataFrame:
     """
     rows = []
     for part in found:
-        own = part.rows[part.rows["method"].isin(METHODS)]
-        seeds = _cells(own).groupby([*_rank_columns(own), "method"])["seed"].nunique()
+        own, cells = part.rows[part.rows["method"].isin(METHODS)], list(part.study.cells)
+        first = own.iloc[0]
+        seeds = own.groupby([*cells, "method"])["seed"].nunique()
         rows.append(
             {
                 "part": part.title,
-                "training": f"{int(own['train_size'].iloc[0]):,} examples",
+                "training": f"{first['train_size']:,} examples",
                 "epochs": int(own["epochs"].max()),
-                "epochs_slides": _slides_epochs(part),
-                "cells": own[_rank_columns(own)].drop_duplicates().shape[0],
+                "epochs_slides": part.slides_epochs,
+                "cells": len(own[cells].drop_duplicates()),
                 "seeds": "–".join(dict.fromkeys(str(count) for count in (seeds.min(), seeds.max()))),
             }
         )
@@ -161,69 +162,18 @@ def sizes(found: Sequence[Part]) -> pd.DataFrame:
     return frame.astype({"epochs_slides": "Int64"}) if rows else frame
 
 
-# --- accuracies by seed -------------------------------------------------------------------------
-
-
-def _rank_columns(rows: pd.DataFrame) -> list[str]:
-    return [column for column in ("rank", "dense_rank") if column in rows]
-
-
-def _cells(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows with the column `cell`: the rank as text, of VGG16 both as '16/16'."""
-    return rows.assign(cell=rows[_rank_columns(rows)].astype(int).astype(str).agg("/".join, axis=1))
-
-
-def by_seed(part: Part, split: str = "test") -> pd.DataFrame:
-    """The accuracy of every finished net in percent, a column a method.
-
-    Args:
-        part: by `parts`.
-        split: "test" or "validation".
-
-    Returns:
-        Indexed by (cell, seed), cells in the order of their ranks; the dense net of the seed stands in every
-        cell.
-
-    Raises:
-        MissingResults: no accuracy of the split.
-        ValueError: several runs of one method, cell and seed, which no mean should mix.
-    """
-    accuracy = tables.final_accuracy(part.rows)
-    accuracy = accuracy[accuracy["split"] == split]
-    small = accuracy[accuracy["method"] != "dense"]
-    if small.empty:
-        raise MissingResults(
-            f"`part` must hold compressed nets with an accuracy of the split {split!r}. Received: none."
-        )
-    small = _cells(small.sort_values([*_rank_columns(small), "seed"]))
-    twice = small.duplicated(["cell", "seed", "method"])
-    if twice.any():
-        one = small.loc[twice, ["method", "cell", "seed"]].iloc[0].tolist()
-        raise ValueError(
-            f"`part` must hold one run for each method, cell and seed. Received several for {one} of "
-            f"{part.title}: select the rows of one setting first."
-        )
-    table = small.pivot(index=["cell", "seed"], columns="method", values="value")
-    table = 100 * table.reindex(small[["cell", "seed"]].drop_duplicates().apply(tuple, axis=1))
-    table.index = pd.MultiIndex.from_tuples(table.index, names=["cell", "seed"])
-    dense = accuracy[accuracy["method"] == "dense"].set_index("seed")["value"]
-    table["dense"] = 100 * dense.reindex(table.index.get_level_values("seed")).to_numpy()
-    order = [name for name in (*names.METHOD_LABELS, *names.REFERENCES) if name in table]
-    return table[order].rename_axis(columns=None)
-
-
 # --- beside slide 23 ----------------------------------------------------------------------------
 
 
-def _published_cells(slides: str) -> pd.DataFrame:
-    """A published table's accuracies: indexed by cell, a column a method, and 'dense' in every line."""
-    table = published.load(slides)
-    ranks = ["conv_rank", "dense_rank"] if "conv_rank" in table else ["rank"]
-    original = table.loc[table["method"] == "original", "accuracy_percent"].item()
-    table = table[table["method"] != "original"]
-    table = table.assign(cell=table[ranks].astype(int).astype(str).agg("/".join, axis=1))
-    cells = table.pivot(index="cell", columns="method", values="accuracy_percent").rename_axis(columns=None)
-    return cells.reindex(table["cell"].unique()).assign(dense=original)
+def _published_cells(table: str) -> pd.DataFrame:
+    """A published table's accuracies: indexed by cell, a column a method, and the original in every line."""
+    found = published.load(table)
+    ranks = [column for column in found if column.endswith("rank")]
+    original = found.loc[found["method"] == "original", "accuracy_percent"].item()
+    found = found[found["method"] != "original"]
+    found = found.assign(cell=tables.cell_names(found, ranks))
+    cells = found.pivot(index="cell", columns="method", values="accuracy_percent").rename_axis(columns=None)
+    return cells.reindex(found["cell"].unique()).assign(**{methods.ORIGINAL: original})
 
 
 def table(found: Sequence[Part], split: str = "test") -> pd.DataFrame:
@@ -248,7 +198,7 @@ def table(found: Sequence[Part], split: str = "test") -> pd.DataFrame:
     slide = published.load("conclusion").set_index(["model", "method"])
     rows = []
     for part in found:
-        accuracy = by_seed(part, split)
+        accuracy = part.by_seed(split)
         here = [method for method in METHODS if method in accuracy]
         theirs = _published_cells(part.slides) if part.slides else None
         for cells, seeds in stats.blocks(accuracy, here):
@@ -258,13 +208,13 @@ def table(found: Sequence[Part], split: str = "test") -> pd.DataFrame:
                 low, high = stats.interval(own)
                 row = {"part": part.title, "slides": part.slides, "cells": ", ".join(cells)}
                 row |= {"seeds": len(seeds), "method": method, "mean": own.mean(), "low": low, "high": high}
-                row["gap"] = (own - means["dense"]).mean() if "dense" in means else np.nan
+                row["gap"] = (own - means.get(methods.ORIGINAL, np.nan)).mean()
                 if theirs is not None and method in METHODS:
                     row["published_mean"] = theirs[method].mean()
                     if set(cells) <= set(theirs.index):
                         same = theirs.loc[cells]
                         row["published_same"] = same[method].mean()
-                        row["published_gap"] = (same[method] - same["dense"]).mean()
+                        row["published_gap"] = (same[method] - same[methods.ORIGINAL]).mean()
                     if (part.slides, method) in slide.index:
                         line = slide.loc[(part.slides, method)]
                         row |= {"published": line["accuracy_percent"], "published_sd": line["accuracy_sd"]}
@@ -302,7 +252,7 @@ def paired_tests(found: Sequence[Part], method: str = "noise_bias", split: str =
     _checks.one_of("method", method, METHODS)
     rows = []
     for part in found:
-        accuracy = by_seed(part, split)
+        accuracy = part.by_seed(split)
         others = [(family, other) for family, members in FAMILIES.items() for other in members]
         for family, other in others:
             if other == method or not {method, other} <= set(accuracy):
@@ -356,7 +306,7 @@ def published_tests(n: int, method: str = "noise_bias") -> pd.DataFrame:
     if _checks.positive_int("n", n) < 2:
         raise ValueError(f"`n` must be at least 2, since one run has no spread. Received: {n!r}.")
     rows = []
-    for model in ("vgg16", "bert_tiny", "bert_small"):
+    for model in PUBLISHED[1:]:
         cells = published.load(model)
         cells = cells[cells["method"] != "original"]
         ranks = [column for column in cells if column.endswith("rank")]
@@ -428,7 +378,7 @@ def published_leads(method: str = "noise_bias") -> pd.DataFrame:
     """
     _checks.one_of("method", method, METHODS)
     rows = {}
-    for slides in ("toy", "vgg16", "bert_tiny", "bert_small"):
+    for slides in PUBLISHED:
         cells = _published_cells(slides)[list(METHODS)]
         others = cells.drop(columns=method).max(axis=1)
         rows[slides] = {"leads": int((cells[method] > others).sum()), "cells": len(cells)}
@@ -441,34 +391,6 @@ def published_leads(method: str = "noise_bias") -> pd.DataFrame:
         for line in frame.itertuples()
     ]
     return frame
-
-
-# --- accuracy against ratio ---------------------------------------------------------------------
-
-
-def points(part: Part, split: str = "test") -> pd.DataFrame:
-    """Every net of a part as a point: accuracy against what is left, the dense net at 100%.
-
-    Args:
-        part: by `parts`.
-        split: whose accuracy.
-
-    Returns:
-        A row a method and cell: method, cell, mean, sd (percent; sd empty for one seed), n, ratio_percent
-        (the slides' convention), ratio_model_percent (all that remains over the whole model).
-    """
-    accuracy = by_seed(part, split).stack().rename("value").rename_axis(["cell", "seed", "method"])
-    accuracy = accuracy.reset_index()
-    accuracy.loc[accuracy["method"] == "dense", "cell"] = "–"
-    accuracy = accuracy.drop_duplicates(["method", "cell", "seed"])
-    frame = accuracy.groupby(["method", "cell"], sort=False)["value"].agg(mean="mean", sd="std", n="size")
-    rows = _cells(part.rows)
-    for ratio in RATIOS:
-        values = rows[rows["metric"] == ratio].groupby(["method", "cell"])["value"].mean()
-        frame[ratio] = values.reindex(frame.index)
-        frame.loc[frame.index.get_level_values("method") == "dense", ratio] = 100.0
-    frame = frame.reset_index().dropna(subset=["mean"])  # a method need not be measured in every cell
-    return frame[~frame["method"].isin(names.REFERENCES)].reset_index(drop=True)
 
 
 # --- in words -----------------------------------------------------------------------------------
@@ -504,26 +426,26 @@ def findings(found: Sequence[Part], method: str = "noise_bias", split: str = "te
 
 
 def _in_tests(found: Sequence[Part], method: str, split: str) -> Iterator[tuple[str, str, str]]:
-    tests, name = paired_tests(found, method, split), names.method_label(method)
-    tests = tests[tests["other"] != "svd"]  # to beat an untrained cut is no merit
+    tests, name = paired_tests(found, method, split), methods.label(method)
+    tests = tests[tests["other"].map(methods.trains).astype(bool)]  # to beat an untrained cut is no merit
     for part in found:
         own = tests[tests["part"] == part.title]
         for verdict, rows in own.groupby("verdict"):
             listed = ", ".join(
-                f"{names.method_label(row.other)} ({signed(row.difference)})" for row in rows.itertuples()
+                f"{methods.label(row.other)} ({signed(row.difference)})" for row in rows.itertuples()
             )
             words = "not told apart from" if verdict == "not told apart" else f"{verdict} than"
             seeds = "–".join(dict.fromkeys(str(n) for n in (rows["seeds"].min(), rows["seeds"].max())))
             yield VERDICT_KINDS[verdict], f"{part.title}, {seeds} seeds: {name} is {words} {listed}.", "test"
-        accuracy = by_seed(part, split)
-        untested = [m for m in (*METHODS, *BASELINES) if m not in {method, "svd", *own["other"]}]
-        untested = [m for m in untested if {m, method} <= set(accuracy)]
+        accuracy = part.by_seed(split)
+        untested = [m for m in (*METHODS, *BASELINES) if m not in {method, *own["other"]}]
+        untested = [m for m in untested if {m, method} <= set(accuracy) and methods.trains(m)]
         said = []
         for other in untested:
             difference = (accuracy[method] - accuracy[other]).dropna()
             if len(difference):
                 counted = f"{(difference > 0).sum()} of {len(difference)}"
-                said.append(f"{names.method_label(other)} in {counted} ({signed(difference.mean())})")
+                said.append(f"{methods.label(other)} in {counted} ({signed(difference.mean())})")
         if said:
             text = f"{part.title}: too few seeds for a test. {name} is ahead of {', '.join(said)} nets."
             yield "open", text, "test"
@@ -531,35 +453,20 @@ def _in_tests(found: Sequence[Part], method: str, split: str) -> Iterator[tuple[
 
 def _in_size(part: Part, method: str, split: str) -> Iterator[tuple[str, str, str]]:
     """The smallest net: how much of the model it has, at what loss, and at how much of the work."""
-    accuracy = by_seed(part, split)
-    nets = points(part, split)
-    nets = nets[nets["method"] == method].dropna(subset=list(RATIOS))
-    if nets.empty or accuracy["dense"].isna().all():
+    nets = part.points(split)
+    nets = nets[nets["method"] == method].dropna(subset=["ratio", "ratio_model", "gap"])
+    if nets.empty:
         return
-    net = nets.sort_values("ratio_model_percent").iloc[0]
-    left = net["ratio_model_percent"]
-    gap = (accuracy[method] - accuracy["dense"]).groupby("cell").mean()[net["cell"]]
+    net = nets.sort_values("ratio_model").iloc[0]
+    left, gap = net["ratio_model"], net["gap"]
     text = f"{part.title}, rank {net['cell']}: {left:.1f}% of the whole model is left (the slides' count: "
-    text += f"{net['ratio_percent']:.1f}%), {signed(gap)} points from the dense net with "
-    text += names.method_label(method)
-    epochs, theirs = part.rows.loc[part.rows["method"] == method, "epochs"].max(), _slides_epochs(part)
+    text += f"{net['ratio']:.1f}%), {signed(gap)} points from the dense net with {methods.label(method)}"
+    epochs, theirs = part.rows.loc[part.rows["method"] == method, "epochs"].max(), part.slides_epochs
     text += f" ({epochs} epochs; the slides: {theirs})." if theirs not in (None, epochs) else "."
     lost = not gap >= -MOST_LOST
     yield ("against" if lost or left > MOST_LEFT else "for"), text, "ratio"
-    rows = _cells(part.rows)
-    work = rows[(rows["method"] == method) & (rows["metric"] == "flops_percent")].set_index("cell")["value"]
-    if net["cell"] in work.index:
-        value = work.loc[[net["cell"]]].mean()
+    value = net.get("flops", np.nan)
+    if np.isfinite(value):
         text = f"{part.title}, rank {net['cell']}: {value:.1f}% of the dense net's FLOPs are left"
         text += f", and {signed(gap)} points." if lost else "."
         yield ("against" if lost or value > MOST_WORK else "for"), text, "work"
-
-
-def signed(value: float) -> str:
-    """A difference in points as text, with a true minus.
-
-    Example:
-        >>> signed(-0.2), signed(1.166)
-        ('−0.20', '+1.17')
-    """
-    return f"{value:+.2f}".replace("-", "−")

@@ -17,30 +17,23 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from clora_lab import _checks, studies
-from clora_lab import methods as registry
-from clora_lab.lab import frames, tables
-from clora_lab.lab.data import registry as datasets
-from clora_lab.lab.figures import laws, marks, style
+from clora_lab import _checks, methods, studies
+from clora_lab.lab import frames, published, tables
+from clora_lab.lab.figures import compare, laws, marks, style
 from clora_lab.lab.frames import MissingResults
 from clora_lab.lab.names import BASELINES, METHODS, method_label
 from clora_lab.lab.nets import registry as nets
 from clora_lab.lab.paths import data_dir
 from clora_lab.schedules import LinearDecay
-from clora_lab.slides import audit, drawings, plots, printed, published, recompute, shapes
+from clora_lab.slides import audit, drawings, plots, printed, recompute, shapes
 
 Version = Callable[[], Figure] | str
 LANGUAGES = ("en", "ko")
-RATIOS = {  # metrics of the rows, with the head of their column
-    "ratio_percent": "Ratio\n(%)",
-    "ratio_encoder_percent": "Blocks\n(%)",  # BERT's
-    "ratio_model_percent": "Model\n(%)",
+RATIOS = {  # with the head of their column
+    "ratio": "Ratio\n(%)",
+    "ratio_encoder": "Blocks\n(%)",  # BERT's
+    "ratio_model": "Model\n(%)",
 }
-# What must be equal in all rows of one table; in those of compressed nets; in those of the four methods.
-SAME = ("dataset", "model", "variant", "start", "train_size", "test_size", "sequence", "augment", "precision")
-SAME += ("batch_size", "dense_epochs")
-SAME_PAIRS = ("factorization", "scope", "epochs", "learning_rate", "lr_schedule")
-SAME_METHODS = ("init", "alpha", "schedule", "begin", "end", "floor")
 
 
 @dataclass(frozen=True)
@@ -334,11 +327,11 @@ def _stages(folder: Path, method: str) -> Figure:
     return plots.stage_accuracies(history, method=method, rank=rank)
 
 
-def measured_cells(folder: Path, study: str, model: str) -> tuple[pd.DataFrame, str]:
-    """The recorded cells of a table: means over seeds of one setting, and that setting in words.
+def measured(folder: Path, study: str, model: str) -> tuple[str, pd.DataFrame]:
+    """The recorded table of a model that stands beside the slides', and in words what was measured.
 
-    Of several settings the slides' own comes first (variant "slides", loralib's factors, attention alone),
-    then the one with the most cells; the words say how many others there are.
+    Of several tables the one in the slides' own recipe comes first, then the one with what the slides
+    compress, then the one with the most nets; the words say how many others there are.
 
     Args:
         folder: of the recorded rows.
@@ -346,93 +339,39 @@ def measured_cells(folder: Path, study: str, model: str) -> tuple[pd.DataFrame, 
         model: which rows of it.
 
     Returns:
-        A row for each (method, rank, dense_rank): mean and sd (percent), n, gap (points from the dense net),
-        and a column for each ratio of `RATIOS`; and the setting, as "CIFAR-10, test set, start: random, 5,000
-        training examples, 20 epochs".
+        The title of the table, and its rows as `tables.compare` gives them.
 
     Raises:
         MissingResults: there are no rows.
-        ValueError: a seed has several runs in one cell of the setting.
+        ValueError: runs that no mean should mix.
 
     Example:
-        >>> cells, setting = measured_cells("data/results", "vgg16", "vgg16")  # doctest: +SKIP
+        >>> words, table = measured("data/results", "vgg16", "vgg16")  # doctest: +SKIP
     """
-    rows = _rows(Path(folder), study)
+    home, rows = studies.get(study), _rows(Path(folder), study)
     rows = rows[rows["model"] == model]
-    methods = rows[rows["method"].isin(METHODS) & (rows["metric"] == "accuracy") & (rows["split"] != "model")]
-    if methods.empty:
+    if not (rows["method"].isin(METHODS) & (rows["metric"] == "accuracy")).any():
         raise MissingResults(
             f"Not measured yet: the recorded rows of the study {study!r} hold none of {nets.label(model)}. "
             f"Compute them with: python -m clora_lab reproduce {study}"
         )
-    if "dense_rank" not in rows:
-        rows = rows.assign(dense_rank=0)
-    same, pairs, decay = ([c for c in names if c in rows] for names in (SAME, SAME_PAIRS, SAME_METHODS))
-    chosen, others = _first_setting(methods, same + pairs + decay)
-    compressed, four = rows["rank"] > 0, rows["method"].isin(METHODS)
-    trained = {name: registry.find(name).trains for name in rows.loc[compressed, "method"].unique()}
-    rows = rows[  # beside the slides' nets, which all trained
-        rows["method"].map(trained).fillna(True).astype(bool)
-        & _equal(rows, chosen, same)
-        & (~compressed | _equal(rows, chosen, pairs))
-        & (~four | _equal(rows, chosen, decay))
+    split = "test" if (rows["split"] == "test").any() else "validation"
+    found = [
+        (title, table[table["measured"].notna()])
+        for title, table in tables.each(tables.compare(rows, home, split))
+        if table.loc[table["measured"].notna(), "method"].isin(METHODS).any()
     ]
-    accuracy = rows[(rows["metric"] == "accuracy") & (rows["split"] != "model")]
-    by = ["method", "rank", "dense_rank"]
-    cell = [*by, "split", "seed"]
-    runs = accuracy.groupby(cell)["config"].nunique()
-    if (runs > 1).any():
-        raise ValueError(
-            f"The rows of {study!r} must hold one run for each cell and seed of a setting. Received several "
-            f"for {dict(zip(cell, runs.idxmax(), strict=True))}: record them as another variant."
-        )
-    split = "test" if (accuracy["split"] == "test").any() else "validation"
-    cells = tables.over_seeds(rows, by, split).reset_index()
-    for metric in RATIOS:
-        values = rows[rows["metric"] == metric].groupby(by)["value"].mean().rename(metric)
-        cells = cells.join(values, on=by)
-    return cells, _in_words(chosen, split, others)
 
+    def near(each):
+        table = each[1]
+        own = table["variant"].iloc[0] == home.fields["variant"].default
+        return own, table["published"].notna().any(), table["method"].isin(METHODS).sum()
 
-def _first_setting(rows: pd.DataFrame, columns: list[str]) -> tuple[dict, int]:
-    """The setting that a table shows, and the number of the others."""
-    cell = [column for column in ("method", "rank", "dense_rank") if column in rows]
-    settings = []
-    for values, part in rows.groupby(columns, dropna=False, sort=True):
-        setting = dict(zip(columns, values, strict=True))
-        slides = (
-            setting.get("variant") == "slides",
-            setting.get("factorization", "loralib") == "loralib",
-            setting.get("scope", "attention") == "attention",
-        )
-        settings.append((*slides, len(part[cell].drop_duplicates()), -len(settings), setting))
-    return max(settings, key=lambda each: each[:-1])[-1], len(settings) - 1
-
-
-def _equal(rows: pd.DataFrame, setting: dict, columns: list[str]) -> pd.Series:
-    same = pd.Series(True, index=rows.index)
-    for column in columns:
-        value = setting[column]
-        same &= rows[column].isna() if pd.isna(value) else rows[column] == value
-    return same
-
-
-def _in_words(setting: dict, split: str, others: int) -> str:
-    words = [datasets.label(setting["dataset"]), f"{split} set"]
-    if setting.get("start"):
-        words.append(f"start: {setting['start']}")
-    if setting.get("train_size"):
-        words.append(f"{setting['train_size']:,} training examples")
-    after = f" after {setting['dense_epochs']} of the dense net" if setting.get("dense_epochs") else ""
-    words.append(f"{setting['epochs']} epochs{after}")
-    for name in ("factorization", "scope", "precision"):
-        if setting.get(name):
-            words.append(f"{name} {setting[name]}")
-    if setting.get("variant") != "slides":
-        words.append(f"variant {setting['variant']}")
+    title, table = max(found, key=near)
+    words, others = f"{title}; {split} set", len(found) - 1
     if others:
-        words.append(f"{others} more setting{'s' if others > 1 else ''} in the recorded rows")
-    return ", ".join(words)
+        words += f"; {others} more setting{'s' if others > 1 else ''} in the recorded rows"
+    return words, table
 
 
 def measured_table(folder: Path, study: str, model: str, lang: str = "en") -> Figure:
@@ -450,60 +389,20 @@ def measured_table(folder: Path, study: str, model: str, lang: str = "en") -> Fi
     Example:
         >>> fig = measured_table("data/results", "vgg16", "vgg16")  # doctest: +SKIP
     """
-    cells, setting = measured_cells(folder, study, model)
-    small = cells[cells["method"] != "dense"]
-    two = (small["dense_rank"] > 0).any()
-    ranks = ["rank", "dense_rank"] if two else ["rank"]
-    ratios = [metric for metric in RATIOS if small[metric].notna().any()]
-    left = len(ratios) + 1
-
-    def head(methods):
-        labels = [style.two_lines(method_label(method)) for method in methods]
-        return [*(RATIOS[metric] for metric in ratios), "Ranks" if two else "Rank", *labels]
-
-    def text(row):
-        return f"{row['mean']:.2f}" + ("" if pd.isna(row["sd"]) else f" ± {row['sd']:.2f}")
-
-    def block(methods):
-        lines = []
-        for values, part in small[small["method"].isin(methods)].groupby(ranks):
-            part = part.set_index("method")
-            texts = [text(part.loc[m]) if m in part.index else "–" for m in methods]
-            best = part["mean"].round(2).max()
-            strong = [
-                left + i
-                for i, m in enumerate(methods)
-                if m in part.index and round(part.loc[m, "mean"], 2) == best
-            ]
-            shares = [_range(part[metric]) for metric in ratios]
-            lines.append({"cells": [*shares, " / ".join(map(str, values)), *texts], "bold": strong})
-        return lines
-
-    lines = []
-    dense = cells[cells["method"] == "dense"]
-    if len(dense):
-        lines.append({"cells": ["100"] * len(ratios) + ["–", text(dense.iloc[0])], "across": True})
-    lines += block(METHODS)
-    baselines = [method for method in BASELINES if (small["method"] == method).any()]
-    if baselines:
-        lines.append({"cells": head(baselines), "head": True})
-        lines += block(baselines)
-    counts = frames.spread_in_words(cells["n"])
+    words, table = measured(folder, study, model)
+    two = len(table.attrs["cells"]) > 1
+    left = {name: head for name, head in RATIOS.items() if name in table and table[name].notna().any()}
     title = {"en": f"{nets.label(model)}, measured", "ko": f"{nets.label(model)} (직접 측정)"}[lang]
     key = "; ranks: convolutions / dense layers" if two else ""
-    note = f"Accuracy in percent, {counts}; best of a line in bold{key}\n{setting}"
-    return marks.table(head(METHODS), lines, title, note, left=left, lang=lang)
+    note = f"Accuracy in percent, {frames.spread_in_words(table['n'])}; best of a line in bold{key}\n{words}"
+    return compare.table(
+        table, title, note, {**left, "cell": "Ranks" if two else "Rank"}, published=False,
+        below=[name for name in BASELINES if methods.trains(name)], lang=lang,
+    )  # fmt: skip
 
 
-def _range(values: pd.Series) -> str:
-    """The ratios of a line's methods: one number, or the two ends where methods differ (biases)."""
-    found = (value for value in (values.min(), values.max()) if pd.notna(value))
-    ends = dict.fromkeys(f"{value:.1f}".replace("100.0", "100") for value in found)
-    return "–".join(ends) or "–"
-
-
-def _conclusion_models(folder: Path) -> dict[str, tuple[pd.DataFrame, str]]:
-    """Recorded cells by model; the toy project counts as one."""
+def _conclusion_models(folder: Path) -> dict[str, tuple[str, pd.DataFrame]]:
+    """What was measured of each model."""
     found = {}
     for study, model in (
         ("vgg16", "vgg16"),
@@ -512,7 +411,7 @@ def _conclusion_models(folder: Path) -> dict[str, tuple[pd.DataFrame, str]]:
         ("bert", "minilm"),
     ):
         try:
-            found[model] = measured_cells(folder, study, model)
+            found[model] = measured(folder, study, model)
         except MissingResults:
             continue
     return found
@@ -527,8 +426,8 @@ def _measured_conclusion(folder: Path, lang: str) -> Figure:
             "Compute them with: python -m clora_lab reproduce vgg16, and reproduce bert"
         )
     columns, notes = {}, []
-    for model, (cells, setting) in models.items():
-        table = cells.pivot_table(index=["rank", "dense_rank"], columns="method", values="mean")
+    for model, (setting, cells) in models.items():
+        table = cells.pivot_table(index=list(cells.attrs["cells"]), columns="method", values="measured")
         table = table.reindex(columns=METHODS).dropna()
         columns[model] = table.mean()
         notes.append(f"{nets.label(model)}: {len(table)} cells; {setting}")
@@ -552,16 +451,15 @@ def _measured_bars(folder: Path) -> Figure:
     cases, missing = [], []
     for mark in printed.as_printed("marked").query("mark == 'chosen'").itertuples():
         try:
-            cells, _ = measured_cells(
-                folder, "bert" if mark.study in recompute.BERTS else mark.study, mark.study
-            )
+            study = "bert" if mark.study in recompute.BERTS else mark.study
+            _, cells = measured(folder, study, mark.study)
         except MissingResults:
             missing.append(nets.label(mark.study))
             continue
         chosen = (cells["method"] == mark.method) & (cells["rank"] == int(mark.rank))
         if mark.dense_rank:
             chosen &= cells["dense_rank"] == int(mark.dense_rank)
-        dense = cells[cells["method"] == "dense"]
+        dense = cells[cells["method"] == methods.ORIGINAL]
         if not chosen.any() or dense.empty:
             missing.append(nets.label(mark.study))
             continue
@@ -569,10 +467,10 @@ def _measured_bars(folder: Path) -> Figure:
         cases.append(
             {
                 "name": f"{nets.label(mark.study)}\n{method_label(mark.method)}",
-                "parameters": (100.0, row["ratio_percent"]),
-                "accuracy": (dense["mean"].iloc[0], row["mean"]),
+                "parameters": (100.0, row["ratio"]),
+                "accuracy": (dense["measured"].iloc[0], row["measured"]),
                 "sd": None if pd.isna(row["sd"]) else row["sd"],
-                "model": None if pd.isna(row["ratio_model_percent"]) else row["ratio_model_percent"],
+                "model": None if pd.isna(row["ratio_model"]) else row["ratio_model"],
             }
         )
     if not cases:

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from clora_lab import studies
 from clora_lab.lab import bench, frames, tables
 from clora_lab.lab.figures import compare, laws, style, training
-from clora_lab.slides import plots, published
+from clora_lab.slides import plots
 
 
 def toy_figures(
@@ -38,10 +38,11 @@ def toy_figures(
     toy = studies.get("toy")
     first = toy.run(dataset=dataset, method=toy.methods[0], rank=rank)
     one = history[history["seed"] == history["seed"].min()]
-    summary = tables.summarise(results)
+    kinds = dict.fromkeys(results.loc[results["metric"] == "accuracy", "split"])
+    both = pd.concat([tables.compare(results, toy, split) for split in kinds])
 
     def decay():
-        run = one[(one["method"] == "wds") & (one["rank"] == rank) & (one["variant"] == "slides")]
+        run = one[(one["method"] == toy.methods[0]) & (one["rank"] == rank) & (one["variant"] == "slides")]
         points = run if len(run) else None
         return laws.decay_curve(first.decay(steps), steps, dataset=dataset, recorded=points)
 
@@ -52,11 +53,11 @@ def toy_figures(
         return laws.noise_densities(weights, [0.8, 0.5, 0.3], dataset=dataset)
 
     def table():
-        return compare.comparison_table(published.compare(results, dataset=dataset), dataset=dataset)
+        own = both[(both["variant"] == "slides") & (both["split"] == "validation")]
+        return compare.comparison_table(own)
 
     def against_ratio(variant):
-        rows = summary[summary["variant"] == variant]
-        return compare.accuracy_against_ratio(rows, dataset=dataset)
+        return compare.accuracy_against_ratio(both[both["variant"] == variant])
 
     return {
         "slide_09_decay": decay,
@@ -69,7 +70,7 @@ def toy_figures(
     } | {
         f"accuracy_against_ratio_{variant}": functools.partial(against_ratio, variant)
         for variant in ("slides", "cosine")
-        if (summary["variant"] == variant).any()
+        if (both["variant"] == variant).any()
     }
 
 

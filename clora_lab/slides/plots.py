@@ -285,7 +285,7 @@ def published_accuracies(table: pd.DataFrame, title: str) -> Figure:
         MissingResults: a column is missing.
 
     Example:
-        >>> from clora_lab.slides import published
+        >>> from clora_lab.lab import published
         >>> fig = published_accuracies(published.load("toy"), "Accuracy against parameters left")
     """
     require(table, "table", ["method", "rank", "ratio_percent", "accuracy_percent"])

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from clora_lab import _checks, methods
-from clora_lab.lab import stats, tables
+from clora_lab.lab import printing, stats, tables
 from clora_lab.lab.data import registry as datasets
-from clora_lab.lab.frames import MissingResults
+from clora_lab.lab.frames import MissingResults, plus_minus, signed
 from clora_lab.lab.settings import DECAY
 from clora_lab.studies.open_questions import INITS, METHOD, MOVED, PLAIN, STUDY, SURFACE, combinations
 
@@ -54,8 +54,7 @@ def values(rows: pd.DataFrame, split: str = "test") -> pd.DataFrame:
         MissingResults: there is none.
         ValueError: rows of several datasets, ranks or lengths of training, which no comparison should mix.
     """
-    found = tables.final_accuracy(rows)
-    found = found[found["split"] == split]
+    found = tables.final_values(rows, split)
     for column in STUDY.must_agree:
         several = sorted(set(found.loc[found["method"].isin(methods.names("slides")), column]))
         if len(several) > 1:
@@ -239,15 +238,15 @@ def _named(row) -> str:
     tail = row.question.removeprefix("start") if row.question.startswith("start, ") else ""
     plain = tail or row.question in ("start", "slides", "no W at all", "paired")
     moved = "" if plain else f"{row.question[0].lower()}{row.question[1:]}: "
-    return f"{moved}{row.setting}{tail} ({row.difference:+.2f})".replace("(-", "(−")
+    return f"{moved}{row.setting}{tail} ({signed(row.difference)})"
 
 
 def _said(line) -> str:
     """A difference with its interval, and what the interval allows to say."""
     if np.isnan(line.low):
-        return f"{line.difference:+.2f} points ({line.seeds} seeds: no interval)".replace("-", "−")
+        return f"{signed(line.difference)} points ({line.seeds} seeds: no interval)"
     clear = "clear of 0" if line.low > 0.0 or line.high < 0.0 else "not clear of 0"
-    return f"{line.difference:+.2f} points ({line.low:+.2f} to {line.high:+.2f}, {clear})".replace("-", "−")
+    return f"{signed(line.difference)} points ({signed(line.low)} to {signed(line.high)}, {clear})"
 
 
 def start_in_words(rows: pd.DataFrame, split: str = "test") -> list[str]:
@@ -346,21 +345,18 @@ def starts(
 
 def compact(table: pd.DataFrame) -> pd.DataFrame:
     """A table of `answers` as texts, ready to be printed."""
-    lines = []
-    for row in table.itertuples():
-        difference = f"{row.difference:+.2f}"
-        interval = "" if np.isnan(row.low) else f"{row.low:+.2f} to {row.high:+.2f}"
-        lines.append(
-            {
-                "moved": row.question,
-                "setting": row.setting,
-                "accuracy, %": f"{row.accuracy:.2f}" + ("" if np.isnan(row.sd) else f" ± {row.sd:.2f}"),
-                "from the slides'": difference.replace("-", "−"),
-                "95% interval": interval.replace("-", "−"),
-                "p (Holm)": _p(row.p_holm),
-                "n": row.seeds,
-            }
-        )
+    lines = [
+        {
+            "moved": row.question,
+            "setting": row.setting,
+            "accuracy, %": plus_minus(row.accuracy, row.sd),
+            "from the slides'": signed(row.difference),
+            "95% interval": "" if np.isnan(row.low) else f"{signed(row.low)} to {signed(row.high)}",
+            "p (Holm)": _p(row.p_holm),
+            "n": row.seeds,
+        }
+        for row in table.itertuples()
+    ]
     return pd.DataFrame(lines)
 
 
@@ -384,4 +380,4 @@ def markdown(rows: pd.DataFrame, split: str = "test") -> str:
     last = rows[rows["method"] == METHOD].iloc[-1]
     made = f"{last['backend']} {last['backend_version']}, Keras {last['keras_version']}, {last['processor']}"
     data = f"{datasets.label(last['dataset'])}, rank {last['rank']}, {last['epochs']} epochs, {split} set"
-    return f"{tables.to_markdown(table.astype(str))}\n\nToy MLP on {data}; {made}, {rows['date'].max()}."
+    return f"{printing.to_markdown(table.astype(str))}\n\nToy MLP on {data}; {made}, {rows['date'].max()}."

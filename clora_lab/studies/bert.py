@@ -15,8 +15,9 @@ from clora_lab.lab.data import registry as datasets
 from clora_lab.lab.data.registry import DatasetMissing
 from clora_lab.lab.nets import registry as nets
 from clora_lab.lab.nets import starts
+from clora_lab.lab.published import Published
 from clora_lab.lab.settings import Field
-from clora_lab.lab.study import Hooks, Published, Study
+from clora_lab.lab.study import Hooks, Study
 from clora_lab.studies.toy import FIXED
 
 WIDER, WIDER_RANK = "encoder_ff_wide", 2.75  # feed-forward pairs with so many times attention's rank
@@ -201,7 +202,12 @@ STUDY = Study(
         "ratio_model_percent": "model",
     },
     published=tuple(
-        Published(model, {"rank": "rank"}, {"dataset": ("imdb",), "model": (model,), "scope": ("attention",)})
+        Published(
+            model,
+            {"rank": "rank"},
+            {"dataset": ("imdb",), "model": (model,), "scope": ("attention",)},
+            epochs=10,
+        )
         for model in ("bert_tiny", "bert_small")
     ),
     small={

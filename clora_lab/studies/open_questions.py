@@ -73,7 +73,7 @@ class OpenQuestions(toy.Toy):
         return {"variant": ("inits", "noise"), "epochs": 10, "seed": range(5)}
 
     def report(self, study, rows, splits=("test",)):
-        from clora_lab.lab import tables
+        from clora_lab.lab import printing
         from clora_lab.lab.data import registry
         from clora_lab.lab.frames import MissingResults
         from clora_lab.studies import answers
@@ -86,7 +86,7 @@ class OpenQuestions(toy.Toy):
                     with contextlib.suppress(MissingResults):  # a question that was not recorded
                         table = answers.answers(own, question, split)
                         title = f"{registry.title(dataset)}: {question}"
-                        tables.show(answers.compact(table), title, note)
+                        printing.show(answers.compact(table), title, note)
                         said = answers.in_words(table)
                 print(*said)
 

@@ -7,8 +7,9 @@ import functools
 from clora_lab import methods
 from clora_lab.lab.data import registry as datasets
 from clora_lab.lab.nets import registry as nets
+from clora_lab.lab.published import Published
 from clora_lab.lab.settings import LR_SCHEDULES, Field
-from clora_lab.lab.study import Hooks, Published, Study
+from clora_lab.lab.study import Hooks, Study
 
 RANKS = {"fashion_mnist": (16, 32, 64), "digits": (4, 8, 16)}
 # How the baselines start, as their runs' names say it.
@@ -69,9 +70,9 @@ class Toy(Hooks):
         super().report(study, rows, splits)
 
     def markdown(self, study, rows, split="test"):
-        from clora_lab.lab import tables
+        from clora_lab.lab import printing, tables
 
-        return tables.wide(tables.compare(rows, study, split))
+        return printing.wide(tables.compare(rows, study, split))
 
     def data(self, run):
         return of_images(run)
@@ -128,7 +129,7 @@ STUDY = Study(
     ratios={"ratio_percent": "slides", "ratio_model_percent": "model"},
     published=(
         Published(
-            "toy", {"rank": "rank"}, {"dataset": ("fashion_mnist",), "variant": ("slides",)}, "validation"
+            "toy", {"rank": "rank"}, {"dataset": ("fashion_mnist",), "variant": ("slides",)}, "validation", 30
         ),
     ),
     small={

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from clora_lab import methods
 from clora_lab.lab.nets import registry as nets
+from clora_lab.lab.published import Published
 from clora_lab.lab.settings import Field
-from clora_lab.lab.study import Hooks, Published, Study
+from clora_lab.lab.study import Hooks, Study
 from clora_lab.studies.toy import FIXED, of_images
 
 SPATIAL = "spatial"
@@ -157,6 +158,7 @@ STUDY = Study(
                 "model": ("vgg16",),
                 "factorization": ("spatial", "loralib"),
             },
+            epochs=20,
         ),
     ),
     small=dict.fromkeys(

@@ -1,204 +1,381 @@
-"""Published beside measured: the toy project's table typeset, and accuracy against the parameters left."""
+"""Pictures of a comparison by `tables.compare`: typeset, and accuracy against size or work."""
 
 from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import FuncFormatter, NullLocator, PercentFormatter
+from matplotlib.transforms import ScaledTranslation
 
 from clora_lab import methods
-from clora_lab.lab.figures import marks
-from clora_lab.lab.figures.style import new_figure, set_title, shared_legend, styled, two_lines
+from clora_lab.lab import stats
+from clora_lab.lab.figures import marks, style
+from clora_lab.lab.figures.style import FAINT, INK, new_figure, set_title, shared_legend, styled
 from clora_lab.lab.frames import (
     MissingResults,
     one_dataset,
     one_row_each,
-    percent_scale,
+    plus_minus,
     remark,
     remedy,
     require,
+    signed,
     spread_in_words,
     subtitle_of,
 )
+from clora_lab.lab.tables import cell_names
 
-SLIDE_METHODS, BASELINES = methods.names("slides"), methods.names("baselines")
-SHOWN = (methods.ORIGINAL, *SLIDE_METHODS, *BASELINES)
+SLIDES, BASELINES = methods.names("slides"), methods.names("baselines")
+# The columns that begin a line of `table`, with their heads: what tells lines apart, and what remains.
+LEFT = {"cell": "Rank", "ratio": "Ratio\n(%)", "kind": ""}
+COLUMN = 13  # letters of a method's label in the head of a column
 
 
-@styled
-def comparison_table(comparison: pd.DataFrame, dataset: str = "fashion_mnist") -> Figure:
-    """Slide 16's table, typeset: published, measured mean ± sd over seeds, and their difference.
+# --- typeset ------------------------------------------------------------------------------------
 
-    The best accuracy of each line is bold. The baselines, which the slides lack, stand below.
+
+def table(
+    frame: pd.DataFrame,
+    title: str,
+    subtitle: str = "",
+    left: Mapping[str, str] = LEFT,
+    published: bool = True,
+    difference: bool = False,
+    apart: str = "",
+    below: Sequence[str] = methods.names("baselines", "references"),
+    digits: int = 1,
+    largest: bool = False,
+    kinds: Mapping[str, str] = {},
+    **options,
+) -> Figure:
+    """A comparison, typeset: a group of lines a cell, a column a method, the baselines below.
+
+    The best of a line is bold, unless it is alone; equal as printed is equal.
 
     Args:
-        comparison: a row for each (method, rank), dense at rank 0, with the columns method, rank,
-            published_accuracy, measured_mean, measured_sd, n_seeds, difference, published_ratio,
-            ratio (both ratios in percent); values may be missing. Accuracies are all fractions, or
-            all percent. The columns 'split' and 'note', if there, are named in the subtitle.
-        dataset: what was measured, where `comparison` has no column 'dataset'.
+        frame: by `tables.compare`, of one table or of several that differ in the column `apart`.
+        title, subtitle: above the table.
+        left: the columns that begin a line, with their heads: "cell" (the rank, of two "16 / 32"), "kind"
+            (whose line it is), and names of ratios.
+        published, difference: whether a cell has a line of the published numbers and one of the differences.
+        apart: column that tells the measured lines of a cell apart.
+        below: the methods below; those that were not measured are left out.
+        digits: of the ratios.
+        largest: a line has the largest of its nets' ratios, and not both ends.
+        kinds: printed names of "published" and "measured", where the width asks for others.
+        **options: of `marks.table`: lang, left_width.
 
     Raises:
-        MissingResults: if a column is missing, or there is no row of the slides' methods.
-        ValueError: if a (method, rank) occurs twice or the units are mixed.
+        MissingResults: nothing to print, or a missing column.
+        ValueError: a line would have two numbers for one method.
 
     Example:
-        >>> fig = comparison_table(comparison)  # doctest: +SKIP
+        >>> fig = table(frame, "Published and measured")  # doctest: +SKIP
     """
-    accuracies = ["published_accuracy", "measured_mean"]
-    spreads = ["measured_sd", "difference"]
-    others = ["n_seeds", "published_ratio", "ratio"]
-    require(comparison, "comparison", ["method", "rank", *accuracies, *spreads, *others])
-    name = one_dataset(comparison, "comparison", dataset)
-    table = comparison[comparison["method"].isin(SHOWN)]
-    one_row_each(table, "comparison", ["method", "rank"])
-    scale = percent_scale(table, "comparison", accuracies)
-    notes = remark(table, "split", "{} set"), remark(table, "note")
-    table = table.set_index(["method", "rank"])[accuracies + spreads + others].astype("float64")
-    table[accuracies + spreads] *= scale
-    ranks = sorted({rank for method, rank in table.index if method in SLIDE_METHODS})
-    if not ranks:
-        raise MissingResults(f"`comparison` must have rows of {list(SLIDE_METHODS)}. {remedy(comparison)}")
-    present = set(table.index.get_level_values("method"))
-    baselines = [method for method in BASELINES if method in present]
-    lines = _table_lines(table, ranks, baselines)
-    heights = [line.pop("height", 1.0) for line in lines]
-    fig = new_figure(0.75 + 0.215 * sum(heights))
-    marks.draw_table(fig.subplots(), lines, heights, COMPARISON_EDGES, left=3)
-    counts = table["n_seeds"].dropna()
+    require(frame, "frame", ["method", "published", "measured", "sd", "difference"])
+    cells, tell = list(frame.attrs["cells"]), [apart] if apart else []
+    one_row_each(frame, "frame", [*cells, *tell, "method"])
+    measured = frame[frame["measured"].notna()]
+    others = [name for name in below if (measured["method"] == name).any()]
+    groups = [SLIDES] if frame["method"].isin(SLIDES).any() else []
+    groups += [others[first : first + len(SLIDES)] for first in range(0, len(others), len(SLIDES))]
+    if not groups:
+        raise MissingResults(f"`frame` must have rows of {[*SLIDES, *below]}. {remedy(frame)}")
+    start = len(left)
+
+    def line(own, group, kind, first, column, spread="", **more):
+        own = own.set_index("method").reindex(group)
+        rounded = own[column].round(2)
+        if column == "difference":
+            texts = ["–" if np.isnan(value) else signed(value) for value in own[column]]
+        else:
+            spreads = own[spread] if spread in own else np.full(len(own), np.nan)
+            texts = [plus_minus(*pair) for pair in zip(own[column], spreads, strict=True)]
+            if rounded.count() > 1:
+                more["bold"] = [start + i for i in np.flatnonzero(rounded == rounded.max())]
+        small = own[[methods.family(name) != "references" for name in group]]  # of those all remains
+        shares = {name: _share(small[name], digits, largest) for name in left if name in own}
+        if column != "measured":
+            shares = dict.fromkeys(shares, "")
+            if column == "published":
+                shares["ratio"] = next((f"{v:g}" for v in own["published_ratio"].dropna()), "")
+        named = {"cell": first, "kind": kinds.get(kind, kind), **shares}
+        return {"cells": [*(named[name] for name in left), *texts], **more}
+
+    def block(own, group, first):
+        """The lines of a cell, the first with its name."""
+        lines = []
+        if published and own["published"].notna().any():
+            beside = own[own["published"].notna()]
+            lines.append(line(beside, group, "published", first, "published", "published_sd"))
+        for kind, part in own.groupby(apart) if apart else [("measured", own)]:
+            if part["measured"].notna().any():
+                kind = str(kind).replace("_", " ")
+                lines.append(line(part, group, kind, "" if lines else first, "measured", "sd"))
+        if difference and own["difference"].notna().any():
+            lines.append(line(own, group, "difference", "", "difference"))
+        return lines
+
+    lines, original = [], frame[frame["method"] == methods.ORIGINAL].drop_duplicates("measured")
+    if original[["published", "measured"]].notna().any(axis=None):
+        own = original.drop(columns=tell).assign(**dict.fromkeys(tell, "measured"))
+        name = methods.ORIGINAL if "kind" in left else "–"
+        lines += [{**each, "across": True} for each in block(own, [methods.ORIGINAL], name)]
+    for group in groups:
+        if group is not groups[0]:
+            lines.append({"cells": [*left.values(), *map(_head, group)], "head": True})
+        for cell, own in frame[frame["method"].isin(group)].groupby(cells):
+            found = block(own, group, " / ".join(map(str, cell)))
+            ruled = {"rule": "thin"} if group is SLIDES else {}
+            lines += [ruled | each if each is found[0] else each for each in found]
+    head = [*left.values(), *map(_head, groups[0])]
+    return marks.table(head, lines, title, subtitle, left=start, **options)
+
+
+def _head(method: str) -> str:
+    return textwrap.fill(methods.label(method), COLUMN, break_on_hyphens=False)
+
+
+def _share(values: pd.Series, digits: int, largest: bool) -> str:
+    """What remains of the nets of a line: one number, or two ends where methods differ (biases)."""
+    values = values.dropna()
+    ends = [f"{end:.{digits}f}" for end in (values.min(), values.max()) if len(values)][largest:]
+    return "–".join(dict.fromkeys("100" if float(end) == 100 else end for end in ends)) or "–"
+
+
+def comparison_table(frame: pd.DataFrame) -> Figure:
+    """One table of a comparison with its differences, as slide 16's: title, notes and alt text from its rows.
+
+    Args:
+        frame: by `tables.compare`, of one table.
+
+    Raises:
+        MissingResults, ValueError: as `table`.
+
+    Example:
+        >>> fig = comparison_table(frame)  # doctest: +SKIP
+    """
+    require(frame, "frame", ["dataset", "method", "published", "measured", "n", "note"])
+    cells, nets = list(frame.attrs["cells"]), frame[frame["method"].isin(SLIDES)]
+    kind = "Published and measured" if frame["published"].notna().any() else "Measured"
+    title = f"{kind} accuracy (%), {one_dataset(frame, 'frame')}"
+    counts = frame["n"].dropna()
     seeds = f"measured: {spread_in_words(counts)}" if len(counts) else "nothing measured yet"
-    wanted = [(method, rank) for rank in ranks for method in SLIDE_METHODS]
+    lacking = nets[nets["measured"].isna()]
     missing = [
-        f"{methods.label(m)}, rank {r}"
-        for m, r in wanted
-        if (m, r) not in table.index or np.isnan(table.loc[(m, r), "measured_mean"])
+        f"{methods.label(method)}, rank {cell}"
+        for method, cell in zip(lacking["method"], cell_names(lacking, cells), strict=True)
     ]
-    title = f"Published and measured accuracy (%), {name}"
-    parts = (*notes, seeds, "best of a line in bold")
-    set_title(fig, title, subtitle_of(*parts, missing=missing))
-    means = table["measured_mean"].dropna()
-    best = means[means.index.isin(SLIDE_METHODS, level=0)]
-    found = "no method measured"
-    if len(best):
-        method, rank = best.idxmax()
-        found = f"the best measured is {methods.label(method)} at rank {rank} with {best.max():.2f}%"
-    dense = means.get((methods.ORIGINAL, 0), np.nan)
-    found += "" if np.isnan(dense) else f", the dense network has {dense:.2f}%"
-    fig.alt_text = f"{title}: table of {len(ranks)} ranks by {len(SLIDE_METHODS)} methods; {found}."
+    words = subtitle_of(remark(frame, "note"), seeds, "best of a line in bold", missing=missing)
+    fig = table(frame, title, words, difference=True, digits=2)
+    count = len(nets[cells].drop_duplicates())
+    said = "no method measured"
+    own = nets[nets["measured"].notna()]
+    if len(own):
+        best = own.loc[[own["measured"].idxmax()]].iloc[0]
+        ranks = "/".join(str(best[name]) for name in cells)
+        said = f"the best measured is {methods.label(best['method'])} at rank {ranks} with "
+        said += f"{best['measured']:.2f}%"
+    for value in frame.loc[frame["method"] == methods.ORIGINAL, "measured"].dropna():
+        said += f", the dense network has {value:.2f}%"
+    fig.alt_text = f"{title}: table of {count} ranks by {len(SLIDES)} methods; {said}."
     return fig
 
 
-def _number(value: float, form: str = ".2f") -> str:
-    return "–" if value is None or np.isnan(value) else format(value, form).replace("-", "−")
-
-
-def _table_lines(table: pd.DataFrame, ranks: list[int], baselines: list[str]) -> list[dict]:
-    """The table as lines of text: 'cells' by column, 'bold' columns, 'rule' above the line."""
-
-    def cell(method, rank, column):
-        return table[column].get((method, rank), np.nan)
-
-    def measured(method, rank):
-        mean, sd = cell(method, rank, "measured_mean"), cell(method, rank, "measured_sd")
-        return _number(mean) + ("" if np.isnan(sd) else f" ± {sd:.2f}")
-
-    def best(group, rank, column):
-        values = [cell(method, rank, column) for method in group]
-        # Equal as printed is equal: a tie that the reader cannot see is no difference.
-        rounded = np.round(values, 2)
-        return [3 + index for index in np.flatnonzero(rounded == np.nanmax([*rounded, -np.inf]))]
-
-    def ratio(group, rank, column, form):
-        values = [v for method in group if not np.isnan(v := cell(method, rank, column))]
-        ends = dict.fromkeys(_number(end(values), form) for end in (min, max) if values)
-        return "–".join(ends)
-
-    def block(name, rank, group):
-        published = [_number(cell(method, rank, "published_accuracy")) for method in group]
-        own = [measured(method, rank) for method in group]
-        differences = [_number(cell(method, rank, "difference"), "+.2f") for method in group]
-        ratios = [ratio(group, rank, c, form) for c, form in (("published_ratio", "g"), ("ratio", ".2f"))]
-        return [
-            {"cells": [name, ratios[0], "published", *published], "rule": "thin"},
-            {"cells": ["", ratios[1], "measured", *own]},
-            {"cells": ["", "", "difference", *differences]},
-        ]
-
-    def head(name, second, group):
-        cells = [name, second, "", *(two_lines(methods.label(method)) for method in group)]
-        return {"cells": cells, "height": 2.1, "rule": "thick", "bold": range(7)}
-
-    lines = [head("Rank", "Ratio\n(%)", SLIDE_METHODS)]
-    if (methods.ORIGINAL, 0) in table.index:
-        lines += [{**line, "across": True} for line in block(methods.ORIGINAL, 0, [methods.ORIGINAL])]
-    for rank in ranks:
-        lines += block(str(rank), rank, SLIDE_METHODS)
-        lines[-3]["bold"] = best(SLIDE_METHODS, rank, "published_accuracy")
-        lines[-2]["bold"] = best(SLIDE_METHODS, rank, "measured_mean")
-    if baselines:
-        lines.append(head("Baselines,\nnot in the slides", "", baselines))
-    for rank in sorted({rank for method, rank in table.index if method in baselines}):
-        own = [measured(method, rank) for method in baselines]
-        cells = [str(rank), ratio(baselines, rank, "ratio", ".2f"), "measured", *own]
-        lines.append({"cells": cells, "bold": best(baselines, rank, "measured_mean")})
-    return lines
-
-
-# Where the columns of `comparison_table` stand, in parts of the width, and how they are aligned.
-COMPARISON_EDGES = [(0.0, "left"), (0.205, "right"), (0.23, "left")]
-COMPARISON_EDGES += [(0.425 + 0.16 * column, "center") for column in range(4)]
+# --- against size and work ----------------------------------------------------------------------
 
 
 @styled
-def accuracy_against_ratio(summary: pd.DataFrame, dataset: str = "fashion_mnist") -> Figure:
-    """Slide 16 as a plot: accuracy of each method and baseline against the parameters left.
+def accuracy_against_ratio(frame: pd.DataFrame) -> Figure:
+    """Accuracy of each method and baseline against the parameters left, a panel a split.
+
+    The original net is a band; points of one ratio are spread sideways by a few points of print.
 
     Args:
-        summary: a row for each (method, rank, split), with the columns method, rank, ratio_percent,
-            mean, sd (both fractions, or both percent), n (seeds), split. Each split gets a panel.
-            Dense is a band; points of one ratio are spread sideways by a few points of print.
-        dataset: what was measured, where `summary` has no column 'dataset'.
+        frame: by `tables.compare`, of one table in one split or in both.
 
     Raises:
-        MissingResults: if a column is missing or no compressed network is in it.
-        ValueError: if a (method, rank, split) occurs twice or the units are mixed.
+        MissingResults: a column is missing, or no compressed net is in it.
+        ValueError: a method, rank and split occur twice.
 
     Example:
-        >>> fig = accuracy_against_ratio(summary)  # doctest: +SKIP
+        >>> fig = accuracy_against_ratio(frame)  # doctest: +SKIP
     """
-    require(summary, "summary", ["method", "rank", "ratio_percent", "mean", "sd", "n", "split"])
-    name = one_dataset(summary, "summary", dataset)
-    one_row_each(summary, "summary", ["method", "rank", "split"])
-    scale = percent_scale(summary, "summary", ["mean"])
-    points = summary[(summary["method"] != methods.ORIGINAL) & summary["mean"].notna()]
-    if points.empty:
+    require(frame, "frame", ["method", "rank", "ratio", "measured", "sd", "n", "split"])
+    name = one_dataset(frame, "frame")
+    one_row_each(frame, "frame", ["method", "rank", "split"])
+    frame = frame[frame["measured"].notna()].reset_index(drop=True)
+    nets = frame[frame["method"] != methods.ORIGINAL]
+    if nets.empty:
         raise MissingResults(
-            "`summary` must have rows of compressed networks. "
-            f"Received methods: {sorted(summary['method'].unique())}. {remedy(summary)}"
+            "`frame` must have rows of compressed networks. "
+            f"Received methods: {sorted(frame['method'].unique())}. {remedy(frame)}"
         )
-    missing = [methods.label(m) for m in SHOWN if not (summary["method"] == m).any()]
-    splits = list(dict.fromkeys(points["split"]))
+    shown = (methods.ORIGINAL, *SLIDES, *BASELINES)
+    missing = [methods.label(each) for each in shown if not (frame["method"] == each).any()]
+    splits = list(dict.fromkeys(nets["split"]))
     fig = new_figure(4.3)
     axes = fig.subplots(1, len(splits), sharey=True, squeeze=False)[0]
-    ends, aside = marks.limits(summary), 10 if len(splits) == 1 else 6
+    ends, aside = marks.limits(frame, "measured"), 10 if len(splits) == 1 else 6
     for ax, split in zip(axes, splits, strict=True):
-        own = summary[summary["split"] == split]
-        marks.draw_points(ax, own, "ratio_percent", aside=aside, scale=scale, ends=ends)
-        nets = own[own["method"] != methods.ORIGINAL]
-        marks.rank_axis(ax, nets["ratio_percent"], nets["rank"])
+        marks.draw_points(ax, frame[frame["split"] == split], "ratio", "measured", aside=aside, ends=ends)
+        own = nets[nets["split"] == split]
+        marks.rank_axis(ax, own["ratio"], own["rank"])
         ax.set(xlabel="Parameters left (%), log scale", title=f"{str(split).capitalize()} set")
     axes[0].set_ylabel("Accuracy (%)")
-    axes[0].yaxis.set_major_formatter(PercentFormatter(100 / scale, symbol=""))
+    axes[0].yaxis.set_major_formatter(PercentFormatter(100, symbol=""))
     shared_legend(fig, axes, ncols=3)
     title = f"Accuracy against parameters left, {name}"
-    kind = remark(summary, "variant", "variant: {}")
-    set_title(fig, title, subtitle_of(spread_in_words(points["n"]), kind, missing=missing))
-    ranks = sorted(points["rank"].unique())
-    top = points.loc[points["mean"].idxmax()]
+    kind = remark(frame, "variant", "variant: {}")
+    set_title(fig, title, subtitle_of(spread_in_words(nets["n"]), kind, missing=missing))
+    ranks = sorted(nets["rank"].unique())
+    top = nets.loc[nets["measured"].idxmax()]
     fig.alt_text = (
-        f"{title}, for {points['method'].nunique()} methods at ranks {', '.join(map(str, ranks))}: the best "
-        f"is {methods.label(top['method'])} with {scale * top['mean']:.1f}% on the {top['split']} set "
-        f"at {top['ratio_percent']:.1f}% of the parameters."
+        f"{title}, for {nets['method'].nunique()} methods at ranks {', '.join(map(str, ranks))}: the best is "
+        f"{methods.label(top['method'])} with {top['measured']:.1f}% on the {top['split']} set at "
+        f"{top['ratio']:.1f}% of the parameters."
     )
+    return fig
+
+
+@styled
+def accuracy_against_flops(
+    frame: pd.DataFrame, title: str, subtitle: str = "", apart: str = "factorization", named: Mapping = {}
+) -> Figure:
+    """Accuracy of each compressed net against the work that it needs; the tables by their marker.
+
+    Args:
+        frame: by `tables.compare`, of tables that differ in the column `apart`, with the column "flops".
+        title, subtitle: above the picture.
+        apart: column that tells the tables apart, at most four.
+        named: value of that column -> printed name.
+
+    Raises:
+        MissingResults: a column is missing, or no compressed net was measured.
+
+    Example:
+        >>> fig = accuracy_against_flops(frame, "Accuracy against work")  # doctest: +SKIP
+    """
+    require(frame, "frame", ["method", "measured", "flops", apart])
+    frame = frame[frame["measured"].notna()]
+    points = frame[frame["method"] != methods.ORIGINAL]
+    if points.empty:
+        raise MissingResults("`frame` must hold a compressed net. Received: the original net alone.")
+    looks = dict(zip(dict.fromkeys(points[apart]), "Dos^", strict=False))
+    fig = new_figure(4.2)
+    ax = fig.subplots()
+    for value in frame.loc[frame["method"] == methods.ORIGINAL, "measured"].unique():
+        ax.axhline(value, color=INK, linewidth=1.4, label="Dense, 100% of the FLOPs")
+    found = sorted(points["method"].unique(), key=methods.order)
+    for index, method in enumerate(found):
+        # Nets of one table and rank have the same FLOPs: side by side, a few points of print apart.
+        aside = ax.transData + ScaledTranslation(
+            (index - (len(found) - 1) / 2) * 7 / 72, 0, fig.dpi_scale_trans
+        )
+        color, mine = style.of_method(method)["color"], points[points["method"] == method]
+        for value, marker in looks.items():
+            own = mine[mine[apart] == value]
+            look = {"marker": marker, "color": color, "markersize": 7, "linestyle": ""}
+            ax.plot(own["flops"], own["measured"], transform=aside, **look)
+        ax.plot([], [], linestyle="", marker="s", color=color, label=methods.label(method))
+    words = {value: named.get(value, str(value).replace("_", " ")) for value in looks}
+    for value, marker in looks.items():
+        look = {"marker": marker, "markerfacecolor": "white", "markeredgecolor": INK, "linestyle": ""}
+        ax.plot([], [], label=words[value], **look)
+    ax.set(
+        xlabel="FLOPs of a forward pass (% of the dense net's; equal ones side by side)",
+        ylabel="Accuracy (%)",
+    )
+    low, high = frame["measured"].min(), frame["measured"].max()
+    ax.set_ylim(low - 0.08 * (high - low) - 0.5, high + 0.08 * (high - low) + 0.5)
+    ax.set_xlim(0, max(105.0, 1.02 * points["flops"].max()))
+    style.percent_axis(ax.xaxis, 100)
+    shared_legend(fig, [ax], ncols=2)
+    set_title(fig, title, subtitle)
+    said = [
+        f"{words[value]}: {own['flops'].min():.1f} to {own['flops'].max():.1f}% of the FLOPs, "
+        f"{own['measured'].min():.1f} to {own['measured'].max():.1f}% accurate"
+        for value, own in points.groupby(apart, sort=False)
+    ]
+    fig.alt_text = f"{title}: {'; '.join(said)}."
+    return fig
+
+
+TICKS = (2, 5, 10, 20, 50, 100)
+END = 140  # of the axis of ratios, in percent: room beside the original net
+
+
+@styled
+def fronts(
+    panels: Sequence[tuple[str, pd.DataFrame, str]],
+    title: str,
+    subtitle: str = "",
+    columns: int = 2,
+    counted: Mapping[str, str] = {},
+) -> Figure:
+    """Accuracy against what is left, a panel each, the original net at 100%, with the Pareto front.
+
+    The front is over the means: the nets that no other beats in both. Nets without training may lie so far
+    below that nothing else could be told apart: they then stand at the lower edge, with their value.
+
+    Args:
+        panels: (title, table, ratio): rows by `tables.compare`, and the name of one of its ratios.
+        title, subtitle: above the panels.
+        columns: panels side by side.
+        counted: ratio -> how it counts, in words for the axis.
+
+    Raises:
+        MissingResults: there is no panel, or a column is missing.
+
+    Example:
+        >>> frame = pd.DataFrame({"method": ["dense", "wds"], "measured": [85.0, 83.0], "sd": [0.1, 0.2],
+        ...     "ratio_model": [100.0, 40.0]})
+        >>> fronts([("Net", frame, "ratio_model")], "Size").alt_text
+        'Size: Net: on the front Only WDS at 40.0% with 83.00%, Dense at 100.0% with 85.00%.'
+    """
+    if not panels:
+        raise MissingResults("`panels` must hold at least one. Received: none.")
+    for _, points, ratio in panels:
+        require(points, "points", ("method", "measured", "sd", ratio))
+    columns = min(columns, len(panels))
+    lines = -(-len(panels) // columns)
+    fig = new_figure(1.4 + 2.5 * lines)
+    axes = fig.subplots(lines, columns, squeeze=False).ravel()
+    # One scale for all: that little is saved is to be seen.
+    start = min(points[ratio].min() for _, points, ratio in panels) / 1.35
+    said = []
+    for ax, (name, points, ratio) in zip(axes, panels, strict=False):
+        points = points.dropna(subset=["measured", ratio])
+        front = points[stats.pareto(points[ratio], points["measured"])].sort_values(ratio)
+        ends = marks.limits(points, "measured", below=1)
+        if (points["measured"] < ends[0]).any():
+            ends = marks.limits(points, "measured", below=4)  # room for what stands at the edge
+        look = {"aside": 2, "size": 5.5, "ends": ends, "band": False}
+        marks.draw_points(ax, points, ratio, "measured", **look)
+        steps = front[[ratio, "measured"]].to_numpy()
+        steps = np.vstack([steps, [END, steps[-1, 1]]])  # more parameters than the last one gain nothing
+        path = {"drawstyle": "steps-post", "color": FAINT, "linewidth": 1.2, "zorder": 1}
+        ax.plot(steps[:, 0], steps[:, 1], label="Pareto front", **path)
+        ax.set_xscale("log")
+        ax.xaxis.set_minor_locator(NullLocator())
+        ax.set_xticks([tick for tick in TICKS if tick >= start])
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis = ", ".join(["Parameters left (%)", *([counted[ratio]] if ratio in counted else [])])
+        ax.set(xlim=(start, END), xlabel=axis, title=name)
+        found = [
+            f"{methods.label(row['method'])} at {row[ratio]:.1f}% with {row['measured']:.2f}%"
+            for row in front.to_dict("records")
+        ]
+        said.append(f"{' '.join(name.split())}: on the front {', '.join(found)}")
+    for ax in axes[len(panels) :]:
+        ax.remove()
+    for ax in axes[: len(panels) : columns]:
+        ax.set_ylabel("Accuracy (%)")
+    shared_legend(fig, axes[: len(panels)], ncols=3)
+    set_title(fig, title, subtitle)
+    fig.alt_text = f"{title}: {'; '.join(said)}."
     return fig

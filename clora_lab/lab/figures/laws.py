@@ -67,7 +67,7 @@ def decay_curve(
             a finite value for each step.
 
     Example:
-        >>> decay_curve(lambda step: np.clip(1 - step / 80, 0, 1), total_steps=100).alt_text[-48:]
+        >>> decay_curve(lambda step: np.clip(1 - step / 80, 0, 1), total_steps=100).alt_text[-46:]
         'the noise off from 57 where d falls below 0.3.'
     """
     if not isinstance(total_steps, numbers.Integral) or total_steps < 1:

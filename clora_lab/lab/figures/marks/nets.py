@@ -17,11 +17,7 @@ from clora_lab.lab.frames import require
 
 def untrained(frame: pd.DataFrame) -> pd.Series:
     """Which rows are of a method that trains nothing: they may lie far below all others."""
-    return ~frame["method"].map(_trains)
-
-
-def _trains(name: str) -> bool:
-    return name not in methods.names() or methods.find(name).trains
+    return ~frame["method"].map(methods.trains)
 
 
 def limits(frame: pd.DataFrame, y: str = "mean", spread: str = "sd", below: float = 2) -> tuple[float, float]:
