@@ -306,9 +306,9 @@ def _of(dataset: str, rows, store):
 
 
 def _draw(rows, history, dataset: str, folder: Path) -> int:
-    from clora_lab.slides import gallery
+    from clora_lab.slides import measured
 
-    files, missing = gallery.save_toy_figures(rows, history, dataset, folder)
+    files, missing = measured.save_toy_figures(rows, history, dataset, folder)
     for line in missing:  # of a partial grid; the other figures are drawn
         typer.echo(f"note: not drawn: {line}", err=True)
     return len(files)

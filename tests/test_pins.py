@@ -40,11 +40,11 @@ def name_of(experiment, fields):
 def drawings(results):
     """Stem of a file -> a function that draws it, or the sentence why there is none; from recorded rows."""
     from clora_lab import studies
-    from clora_lab.slides import gallery
+    from clora_lab.slides import measured
     from clora_lab.slides.figures import slide_figures
 
     toy = studies.recorded("toy", results)
-    found = dict(gallery.toy_figures(toy.read(), toy.read_history(), "fashion_mnist"))
+    found = dict(measured.toy_figures(toy.read(), toy.read_history(), "fashion_mnist"))
     for figure in slide_figures(results, "en"):
         found |= {f"{figure.stem}_published": figure.published, f"{figure.stem}_measured": figure.measured}
     return found

@@ -22,7 +22,8 @@ from clora_lab.lab.data import registry as datasets
 from clora_lab.lab.figures import marks, style
 from clora_lab.lab.frames import MissingResults
 from clora_lab.lab.names import METHODS
-from clora_lab.slides import figures, page, plots, printed
+from clora_lab.slides import figures, measured, page, plots, printed
+from clora_lab.slides import published as slides_published
 from clora_lab.slides.figures import SlideFigure
 
 
@@ -150,7 +151,7 @@ def test_nothing_recorded_is_nothing_drawn(tmp_path):
 
 @pytest.mark.parametrize("study", printed.TABLES)
 def test_published_tables_have_every_digit_and_the_slides_bold(study):
-    fig = figures.published_table(study, "A table")
+    fig = slides_published.table(study, "A table")
     table = printed.as_printed(study)
     seen = cells(fig)
     for row in table.itertuples():
@@ -195,7 +196,7 @@ def test_the_reading_of_slide_12_states_both_changes(tmp_path):
 
 
 def test_a_measured_table_prints_the_means_over_seeds(recorded):
-    fig = figures.measured_table(recorded, "vgg16", "vgg16")
+    fig = measured.table(recorded, "vgg16", "vgg16")
     rows = studies.recorded("vgg16", recorded).read()
     test = rows[(rows["metric"] == "accuracy") & (rows["split"] == "test")]
     stats = 100 * test.groupby(["method", "rank", "dense_rank"])["value"].agg(["mean", "std"])
@@ -215,22 +216,22 @@ def test_a_measured_table_prints_the_means_over_seeds(recorded):
 
 def test_one_setting_a_table_and_the_others_are_counted(tmp_path):
     write_vgg16(tmp_path, seeds=(0,))
-    setting, alone = figures.measured(tmp_path, "vgg16", "vgg16")
+    setting, alone = measured.cells_of(tmp_path, "vgg16", "vgg16")
     assert "more setting" not in setting
     write_vgg16(tmp_path, seeds=(0,), variant="modern")
     write_vgg16(tmp_path, seeds=(0, 1), train_size=50_000, ranks=((16, 16),))
-    setting, cells_now = figures.measured(tmp_path, "vgg16", "vgg16")
+    setting, cells_now = measured.cells_of(tmp_path, "vgg16", "vgg16")
     pd.testing.assert_frame_equal(cells_now, alone)
     assert "5,000 training" in setting and "2 more settings" in setting
 
 
 def test_pairs_of_convolutions_do_not_mix_with_loralibs(tmp_path):
     write_vgg16(tmp_path, seeds=(0,))
-    _, alone = figures.measured(tmp_path, "vgg16", "vgg16")
+    _, alone = measured.cells_of(tmp_path, "vgg16", "vgg16")
     for method in ("wds", "scratch"):
         pair = {"method": method, "rank": 16, "dense_rank": 16, "seed": 0, "factorization": "pair"}
         record(tmp_path, "vgg16", {"test": 0.9}, {"ratio_percent": 5.0}, **pair, **VGG16)
-    setting, both = figures.measured(tmp_path, "vgg16", "vgg16")
+    setting, both = measured.cells_of(tmp_path, "vgg16", "vgg16")
     pd.testing.assert_frame_equal(both, alone)
     assert both["measured"].max() < 90 and "1 more setting in" in setting
 
@@ -239,17 +240,17 @@ def test_two_runs_of_one_seed_are_refused(tmp_path):
     write_vgg16(tmp_path, seeds=(0,))
     write_vgg16(tmp_path, seeds=(0,), fraction=0.5)
     with pytest.raises(ValueError, match="one setting for each method and cell.*several of `fraction`"):
-        figures.measured(tmp_path, "vgg16", "vgg16")
+        measured.cells_of(tmp_path, "vgg16", "vgg16")
 
 
 def test_a_model_without_rows_is_named(recorded):
     with pytest.raises(MissingResults, match="'bert' hold none of BERT-Small.*reproduce bert"):
-        figures.measured_table(recorded, "bert", "bert_small")
+        measured.table(recorded, "bert", "bert_small")
 
 
 def test_the_measured_conclusion_averages_the_cells(recorded):
     fig = by_stem(recorded)["slide_23_conclusion"].measured()
-    _, found = figures.measured(recorded, "bert", "bert_tiny")
+    _, found = measured.cells_of(recorded, "bert", "bert_tiny")
     mean = found[found["method"] == "bias"]["measured"].mean()
     assert f"{mean:.2f}" in cells(fig)
     assert "Not measured yet: BERT-Small" in subtitle(fig)
@@ -258,7 +259,7 @@ def test_the_measured_conclusion_averages_the_cells(recorded):
 
 def test_the_measured_bars_show_the_slides_cells(recorded):
     fig = by_stem(recorded)["slide_24_bars"].measured()
-    _, vgg = figures.measured(recorded, "vgg16", "vgg16")
+    _, vgg = measured.cells_of(recorded, "vgg16", "vgg16")
     cell = vgg.query("method == 'wds' and rank == 32 and dense_rank == 32").iloc[0]
     heights = bars(fig.axes[0])
     dense = vgg.query("method == 'dense'")["measured"].iloc[0]
@@ -352,7 +353,7 @@ def test_a_table_refuses_lines_that_do_not_fit():
         marks.table(["a", "b"], [], "A table")
 
 
-@pytest.mark.parametrize("module", [figures, page, plots])
+@pytest.mark.parametrize("module", [figures, page, plots, slides_published])
 def test_the_examples_run(module):
     results = doctest.testmod(module)
     assert results.attempted and not results.failed
@@ -463,7 +464,7 @@ def test_korean_titles(monkeypatch, recorded, tmp_path):
 
 
 def test_published_numbers_come_from_the_files():
-    assert figures.published_original("toy") == published.load("toy")["accuracy_percent"].max()
+    assert printed.original_of("toy") == published.load("toy")["accuracy_percent"].max()
 
 
 def command(*arguments, **environment):
