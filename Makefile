@@ -14,7 +14,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 # Tests of the method itself. They need no TensorFlow and must pass under each backend.
 UNIT_TESTS := $(patsubst %,tests/test_%.py,\
-  schedules noise rules layers embeddings surgery contract pins callbacks clock accounting training distill)
+  schedules noise rules spatial lorita layers embeddings surgery contract pins callbacks clock accounting training distill)
 PIP = -m pip install -qq --disable-pip-version-check
 UV_COMPILE = $(VENV)/bin/uv pip compile pyproject.toml --quiet --universal \
   --python-version 3.10 --no-header --no-annotate $(ARGS)
