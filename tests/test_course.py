@@ -1,15 +1,19 @@
 """What the notebooks share: run modes, data sets of live runs, recorded rows, pictures."""
 
 import base64
+import doctest
+import importlib
 import re
 
 import IPython.display
+import keras
+import numpy as np
 import pandas as pd
 import pytest
 import rows as made_up
 from matplotlib.figure import Figure
 
-from clora_lab.course import notebook, words
+from clora_lab.course import notebook, widgets, words
 from clora_lab.lab.data import registry as datasets
 from clora_lab.lab.figures import style
 from clora_lab.lab.figures.laws import decay_curve
@@ -253,3 +257,22 @@ def test_show_refuses_a_figure_without_a_description(shown):
 def test_say_is_markdown(shown):
     notebook.say("*a*")
     assert isinstance(shown[0][0], IPython.display.Markdown) and shown[0][0].data == "*a*"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["notebook", "words", "derivation", "convolution", "attention"]
+    + [f"widgets.{name}" for name in ("schedule", "noise", "rank")],
+)
+def test_examples_of_the_docstrings(name):
+    module = importlib.import_module(f"clora_lab.course.{name}")
+    found = doctest.testmod(module, extraglobs={"np": np, "pd": pd, "keras": keras})
+    assert found.attempted and not found.failed
+
+
+def test_every_exported_widget_is_there_and_others_are_not():
+    names = [name for exported in widgets.EXPORTS.values() for name in exported.split()]
+    assert len(set(names)) == len(names) and set(names) <= set(dir(widgets))
+    assert all(callable(getattr(widgets, name)) or name == "EXAMPLES" for name in names)
+    with pytest.raises(AttributeError, match="no attribute 'explorer'"):
+        getattr(widgets, "explorer")  # noqa: B009

@@ -121,7 +121,7 @@ def three_matrices(kernel_shape: Sequence[int] = (3, 3, 3, 4)) -> Figure:
         ValueError: no square kernel, one larger than 5 x 5, or a matrix with more than 100 rows.
 
     Example:
-        >>> three_matrices().alt_text[-73:]
+        >>> three_matrices().alt_text[-74:]
         'pair 27 × 4, loralib 9 × 12, spatial 9 × 12; one filter is framed in each.'
     """
     size, channels, filters = _shape(kernel_shape)
