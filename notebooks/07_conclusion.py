@@ -66,7 +66,7 @@ import scipy.stats
 
 from clora_lab import methods, studies
 from clora_lab.course import words
-from clora_lab.lab import paths, published, runner, stats
+from clora_lab.lab import frames, paths, published, runner, stats
 from clora_lab.lab.figures import compare, marks
 from clora_lab.slides import audit, conclusion, conclusion_figures, figures, recompute
 from clora_lab.studies import toy
@@ -344,7 +344,7 @@ notebook.show(drawn[23].published())
 notebook.show(drawn[24].published())
 try:
     notebook.show(drawn[24].measured())
-except figures.MissingResults as missing:
+except frames.MissingResults as missing:
     print(missing)
 
 # %% [markdown]
