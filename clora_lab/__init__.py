@@ -54,5 +54,5 @@ def __dir__():
 # Importing the layers registers them with Keras, which loading a saved model needs. It takes seconds, which
 # `python -m clora_lab --help` need not: Python sets argv[0] to "-m" while it looks for the module to run.
 if sys.argv[:1] != ["-m"]:
-    importlib.import_module("clora_lab._backend").load()
+    importlib.import_module("clora_lab.backend").load()
     importlib.import_module("clora_lab.layers")

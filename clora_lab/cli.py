@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from clora_lab import studies
+from clora_lab import backend, studies
 
 DATASET, RESULTS, FAILED, INTERRUPTED = 3, 4, 5, 130
 
@@ -234,6 +234,7 @@ def draw_figures(
         store = _store(results, studies.get("toy"))
         rows = _of(dataset, store.read(), store)
         if dataset == "fashion_mnist":
+            backend.load()
             from clora_lab.slides import page
 
             logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # a font without bold
@@ -306,6 +307,7 @@ def _of(dataset: str, rows, store):
 
 
 def _draw(rows, history, dataset: str, folder: Path) -> int:
+    backend.load()
     from clora_lab.slides import measured
 
     files, missing = measured.save_toy_figures(rows, history, dataset, folder)
@@ -366,6 +368,8 @@ def pretrain(
         import pandas as pd
 
         from clora_lab.lab import printing
+
+        backend.load()
         from clora_lab.lab.nets import pretrain
 
         place = out or starts.pretrained_dir(key)

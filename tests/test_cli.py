@@ -74,7 +74,7 @@ print("loaded:", heavy, "code:", code)
         (["figures", "--lang", "kr"], 2),
         (["pretrain", "bert-huge"], 2),
     ],
-    ids=" ".join,
+    ids=lambda value: " ".join(value) if isinstance(value, list) else str(value),
 )
 def test_what_needs_no_net_loads_no_keras(arguments, code):
     result = subprocess.run(

@@ -43,6 +43,15 @@ print(joblib.Parallel(2)(joblib.delayed(LinearDecay)(total) for total in (10, 20
     assert "total_steps=20" in done.stdout and not NOISE.search(done.stdout + done.stderr)
 
 
+def test_nothing_is_said_by_a_study_nor_by_its_workers(tmp_path):
+    words = ["reproduce", "toy", "dataset=digits", "method=svd", "rank=4", "epochs=1", "--jobs", "2"]
+    done = subprocess.run(
+        [sys.executable, "-m", "clora_lab", *words, "--out", str(tmp_path)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert not NOISE.search(done.stdout + done.stderr)
+
+
 @pytest.mark.parametrize(
     ("then", "level", "written"),
     [
@@ -53,7 +62,7 @@ print(joblib.Parallel(2)(joblib.delayed(LinearDecay)(total) for total in (10, 20
 )
 def test_what_matters_is_written(tmp_path, then, level, written):
     (tmp_path / "keras.py").write_text(FAKE.format(native=NATIVE, then=then))
-    program = "import sys; sys.argv = ['-m']\nfrom clora_lab import _backend\n_backend.load()"
+    program = "import sys; sys.argv = ['-m']\nfrom clora_lab import backend\nbackend.load()"
     chosen = {} if level is None else {"TF_CPP_MIN_LOG_LEVEL": level}
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = run(program, PYTHONPATH=path, **chosen)
@@ -66,7 +75,7 @@ def test_a_process_without_a_standard_error_loads_too(tmp_path):
     (tmp_path / "keras.py").write_text("")
     program = (
         "import os, sys; sys.argv = ['-m']; os.close(2); sys.stderr = None\n"
-        "from clora_lab import _backend\n_backend.load()\nprint('loaded')"
+        "from clora_lab import backend\nbackend.load()\nprint('loaded')"
     )
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     assert run(program, PYTHONPATH=path).stdout == "loaded\n"

@@ -8,13 +8,13 @@ that carry out the runs.
 from __future__ import annotations
 
 import importlib
-import os
 from collections.abc import Sequence
 
 import joblib
 import pandas as pd
 from tqdm.auto import tqdm
 
+from clora_lab import backend
 from clora_lab.lab import processes
 from clora_lab.lab.data import registry as datasets
 from clora_lab.lab.nets import starts
@@ -131,5 +131,5 @@ def _attempt(run: Run):
 
 def _bench():
     """The bench, which loads Keras: only in a process that works."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    backend.load()
     return importlib.import_module("clora_lab.lab.bench")
