@@ -152,7 +152,8 @@ def wheel(tmp_path_factory):
 
 
 def test_wheel_carries_the_package_and_the_tables_and_nothing_else(wheel):
-    modules = [path.relative_to(ROOT) for path in (ROOT / "clora_lab").rglob("*.py")]
+    package = ROOT / "clora_lab"
+    modules = [path.relative_to(ROOT) for kind in ("*.py", "*.j2") for path in package.rglob(kind)]
     tables = [
         Path("clora_lab/_data") / path.relative_to(ROOT / "data")
         for pattern in ("*.csv", "*.md")
