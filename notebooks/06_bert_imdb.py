@@ -125,7 +125,7 @@ block = keras.layers.MultiHeadAttention(num_heads=heads, key_dim=width)
 block.build(query_shape=(None, 32, d), value_shape=(None, 32, d))
 for layer in (block.query_dense, block.key_dense, block.value_dense, block.output_dense):
     rule = rules.rule(layer)
-    A, B = rule.kernels(np.zeros((rule.matrix_shape[0], r)), np.zeros((r, rule.matrix_shape[1])))
+    A, B = rule.from_matrices(np.zeros((rule.matrix_shape[0], r)), np.zeros((r, rule.matrix_shape[1])))
     print(
         f"{layer.name:17} {rule.equation:15} W {rule.kernel_shape!s:13} as a matrix {rule.matrix_shape!s:11} -> A {A.shape!s:12} {rule.down_equation:14} B {B.shape!s:12} {rule.up_equation}"
     )
@@ -147,7 +147,7 @@ tokens_in = rng.normal(size=(3, 5, d)).astype("float32")  # (texts, tokens, d)
 per_head = rng.normal(size=(3, 5, heads, width)).astype("float32")  # (texts, tokens, H, e)
 for layer, x in ((block.query_dense, tokens_in), (block.output_dense, per_head)):
     rule = rules.rule(layer)
-    A, B = rule.kernels(rng.normal(size=(d, r)), rng.normal(size=(r, d)))
+    A, B = rule.from_matrices(rng.normal(size=(d, r)), rng.normal(size=(r, d)))
     by_pair = np.einsum(rule.up_equation, np.einsum(rule.down_equation, x, A), B)
     layer.kernel.assign(rule.to_kernel(A.reshape(d, r) @ B.reshape(r, d)))
     np.testing.assert_allclose(to_numpy(layer(x)), by_pair, rtol=1e-3, atol=1e-3)
