@@ -132,6 +132,8 @@ def start(folder):
         stderr=subprocess.STDOUT,
         text=True,
         env={**os.environ, "COLUMNS": "80"},
+        # A shell gives what it starts in the background an interrupt that is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
 
 
