@@ -34,8 +34,9 @@ FORMS = {
     "noise_bias": Form(bias=True, noise=True),
     "lora": Form(bias=False, noise=False),
 }
-INITS = ("lora", "svd", "svd_copy", "activations", "orthogonal", "scratch")
+INITS = ("lora", "lora_inputs", "svd", "svd_copy", "activations", "orthogonal", "scratch")
 NOISE_DRAWS = ("auto", "kernel", "output")
+ACTIVATION_ON = ("sum", "original")
 
 
 class DecayNotMovingWarning(UserWarning):
@@ -56,6 +57,10 @@ class CLoRA(keras.layers.Layer):
     W and b are frozen; A, B and the new bias c (zeros at the start) train. n is redrawn at every step,
     n ~ N((1 - d) m, (1 - d^2) sigma^2), while the noise gate is open, and never in inference. m and sigma
     are the mean and standard deviation of W, per output unit, or of the whole kernel for a convolution.
+    With `activation_on` "original", f stands where the slides' authors have it in their code, inside what
+    fades, y = d f(W x + b) + s B A x + ..., so that what is left, s B A x + c, is linear; with `decay_power`
+    2, W x + b is multiplied by d twice, as their EinsumDense layers do. n knows d alone in any case.
+
     For an embedding x is a one-hot row, so that W x, n x and B A x are the row of a token: the same row
     wherever the token stands in the batch. It has no b and no f.
     d is a non-trainable scalar, saved with the layer; only `clora_lab.DecayCallback` writes it.
@@ -68,13 +73,15 @@ class CLoRA(keras.layers.Layer):
         method: "wds", "bias", "noise" or "noise_bias"; or "lora", which is "wds" with a d that stays 1.
         schedule: a `clora_lab.schedules.Schedule` (kept for the callback), or None.
         alpha: numerator of s.
-        init: how the pair started: "lora", "svd", "svd_copy", "activations", "orthogonal" or "scratch" (no W
-            at all); see `clora_lab.methods.WDS`.
+        init: how the pair started, see `clora_lab.methods.WDS`: "lora", "lora_inputs", "svd", "svd_copy",
+            "activations", "orthogonal" or "scratch" (no W at all).
         factorization: for Conv2D one of `clora_lab.rules.FACTORIZATIONS`; None for the first.
         noise_gate: a `NoiseGate`, a threshold of d, or "scheduled", "until_end", "never".
         noise_draw: "kernel" (n elementwise), "output" (x n directly, same law), or "auto" (the cheaper); what
             is no Dense on vectors has "kernel" in any case.
         noise_law: a `clora_lab.NoiseLaw`, or None for the slides' noise.
+        activation_on: "sum", or "original" for the activation inside of what fades.
+        decay_power: p of d^p (W x + b).
         seed: of the noise.
 
     Input shape: that of the replaced layer.
@@ -105,6 +112,8 @@ class CLoRA(keras.layers.Layer):
         noise_gate="scheduled",
         noise_draw: str = "auto",
         noise_law=None,
+        activation_on: str = "sum",
+        decay_power: int = 1,
         seed: int = 0,
         **kwargs,
     ):
@@ -129,6 +138,8 @@ class CLoRA(keras.layers.Layer):
                 f"`noise_draw` 'output' draws x n as a normal vector, so it can't have the kind "
                 f"{self.noise_law.kind!r}. Use noise_draw='auto' or 'kernel'."
             )
+        self.activation_on = _checks.one_of("activation_on", activation_on, ACTIVATION_ON)
+        self.decay_power = _checks.positive_int("decay_power", decay_power)
         self.alpha = _checks.real("alpha", alpha, 1e-9)
         self.schedule = schedule
         self.seed = seed
@@ -255,7 +266,7 @@ class CLoRA(keras.layers.Layer):
         return self.rule.mask(inputs, previous_mask)
 
     def call(self, inputs, training=False):
-        if self.rule.merges:
+        if self.rule.merges and not self.fades_apart:
             outputs = self._through_one_kernel(inputs, training)
         else:
             outputs = inputs
@@ -266,14 +277,22 @@ class CLoRA(keras.layers.Layer):
                 outputs = outputs + self._fading(inputs, training)
         if self.has_bias:
             outputs = outputs + self._bias_of(self.bias)
-        return self.activation(outputs) if self.activation is not None else outputs
+        return self.activation(outputs) if self.activation_on == "sum" else outputs
+
+    @property
+    def fades_apart(self) -> bool:
+        """Whether d W + n + s B A is no kernel that the layer could run with."""
+        return self.activation_on == "original" or self.decay_power != 1
 
     def _fading(self, inputs, training):
         """d (W x + b), and n x in training."""
         decay = ops.cast(self.decay, self.compute_dtype)
 
         def quiet():
-            return decay * self.base(inputs)
+            outputs = self.base(inputs)
+            if self.activation_on == "original":
+                outputs = self.activation(outputs)
+            return decay**self.decay_power * outputs
 
         if not training:
             return quiet()
@@ -283,11 +302,11 @@ class CLoRA(keras.layers.Layer):
             return quiet()
         # The seed advances outside the branch: a state change inside a traced branch is lost.
         seed = noise.DrawnSeed(self.seed_generator.next())
-        branches = [quiet, lambda: self._draw_kernel(inputs, decay, seed)]
+        branches = [quiet, lambda: self._draw_kernel(inputs, decay, seed, quiet)]
         index = 1
         normal = self.noise_law.kind == "normal"
         if isinstance(self.base, keras.layers.Dense) and len(inputs.shape) == 2 and normal:
-            branches.append(lambda: self._draw_output(inputs, decay, seed))
+            branches.append(lambda: self._draw_output(inputs, seed, quiet))
             index = self._draw_index(inputs)
         index = ops.where(self._gate_is_open(), index, 0)
         return ops.switch(ops.cast(index, "int32"), branches)
@@ -336,15 +355,17 @@ class CLoRA(keras.layers.Layer):
         # The number of rows may be known only when the step runs.
         return ops.where(noise.prefers_output(*ops.shape(inputs)), 2, 1)
 
-    def _draw_output(self, inputs, decay, seed):
+    def _draw_output(self, inputs, seed, quiet):
         # Of the whole matrix they are single numbers, else one for each output unit.
         mean, std = (
             ops.broadcast_to(value[0], self.rule.bias_shape) for value in (self.noise_mean, self.noise_std)
         )
         noise_ = noise.output_noise(inputs, self.decay, mean, std, seed, self.xla)
-        return decay * self.base(inputs) + ops.cast(noise_, self.compute_dtype)
+        return quiet() + ops.cast(noise_, self.compute_dtype)
 
-    def _draw_kernel(self, inputs, decay, seed):
+    def _draw_kernel(self, inputs, decay, seed, quiet):
+        if self.fades_apart:
+            return quiet() + self._linear(inputs, self._noise(seed))
         # One product with d W + n in place of two.
         outputs = self._linear(inputs, self.decay * self.kernel + self._noise(seed))
         if self.fading_bias is None:
@@ -391,6 +412,8 @@ class CLoRA(keras.layers.Layer):
             "noise_gate": self.noise_gate.threshold,
             "noise_draw": self.noise_draw,
             "noise_law": self.noise_law.to_dict(),
+            "activation_on": self.activation_on,
+            "decay_power": self.decay_power,
             "seed": self.seed,
         }
 

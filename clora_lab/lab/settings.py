@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from clora_lab import _checks, methods, schedules
 
 LR_SCHEDULES = ("constant", "cosine")
-INITS = ("lora", "svd", "svd_copy", "activations", "orthogonal", "scratch")
+INITS = ("lora", "lora_inputs", "svd", "svd_copy", "activations", "orthogonal", "scratch")
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,12 @@ SHARED = {
 # The settings of the slides' four methods, flat; every study has them, for the names of its runs.
 DECAY = {
     "alpha": Field(32.0, "scale of the pair: alpha / rank", low=0.0),
-    "init": Field("lora", "how the pair starts", choices=INITS),
+    "init": Field(
+        "lora_inputs",
+        "how the pair starts; the default, which names no run, is the A of the first recorded runs, drawn by "
+        "the inputs: the slides' is lora",
+        choices=INITS,
+    ),
     "noise_gate": Gate(
         "scheduled", "decay below which there is no noise: a number, or scheduled, until_end, never"
     ),
@@ -159,7 +164,12 @@ DECAY = {
         "layer", "what mean and deviation are taken over", choices=("layer", "unit", "matrix")
     ),
     "noise_kind": Field("normal", "kind of the noise", choices=("normal", "empirical")),
+    "activation_on": Field("sum", "what the activation acts on", choices=("sum", "original")),
+    "decay_power": Field(1, "power of the decay factor before W", low=1),
 }
+# The slides' formula, and what their authors' code has in its place: see `clora_lab.slides.audit`.
+AS_WRITTEN = {"init": "lora"}
+AS_CODED = {**AS_WRITTEN, "activation_on": "original"}
 # What may be done beside the compression; a study names those that it has a hook for.
 STAGES = {
     "distillation": Field(

@@ -26,7 +26,9 @@ class WDS(Method):
         schedule: step -> d; not needed for init "scratch".
         init: how the factors f1 ... fn start, n = 2 for a pair:
 
-            - "lora": `Rule.fresh`, the last one zero: the slides' start, after Hu et al. 2021.
+            - "lora": the slides' start, after Hu et al. 2021: the first uniform, the last zero. Their A
+              has the shape (rank, inputs), so its fan in is the *rank* to Keras: see `Rule.fan_by_rank`.
+            - "lora_inputs": the same by the inputs as fan in, which makes A sqrt(inputs / rank) narrower.
             - "svd": the best of this rank, s f1 ... fn = W_r, their scales shared evenly; the residual W -
               W_r is what decays (as PiSSA does for fine-tuning, Meng et al. 2024).
             - "svd_copy": the same beside the whole of W, which decays; at the start the layer gives W + W_r.
@@ -38,6 +40,9 @@ class WDS(Method):
         noise_gate: a `NoiseGate`, a threshold of d, or "scheduled", "until_end", "never".
         noise_draw: "auto", "kernel" or "output"; see `clora_lab.noise`.
         noise_law: a `clora_lab.NoiseLaw`, or None for the slides' noise.
+        activation_on: what f acts on: the "sum", as slide 8 writes it, or "original", as the slides' authors
+            have it in their code: ``y = d f(W x + b) + s B A x``, which leaves a linear layer.
+        decay_power: p of ``d^p (W x + b)``; 2 is what their EinsumDense layers do.
 
     Raises:
         ValueError: for a value out of range, or no schedule where one is needed.
@@ -57,10 +62,14 @@ class WDS(Method):
     noise_gate: schedules.NoiseGate | str | float = "scheduled"
     noise_draw: str = "auto"
     noise_law: noise.NoiseLaw | None = field(default_factory=noise.NoiseLaw)
+    activation_on: str = "sum"
+    decay_power: int = 1
 
     def __post_init__(self):
         _checks.one_of("init", self.init, layers.INITS)
         _checks.one_of("noise_draw", self.noise_draw, layers.NOISE_DRAWS)
+        _checks.one_of("activation_on", self.activation_on, layers.ACTIVATION_ON)
+        _checks.positive_int("decay_power", self.decay_power)
         _checks.real("alpha", self.alpha, 1e-9)
         if isinstance(self.schedule, dict):
             object.__setattr__(self, "schedule", schedules.from_dict(self.schedule))
@@ -88,6 +97,7 @@ class WDS(Method):
         original = type(layer).from_config(layer.get_config())
         settings = {name: getattr(self, name) for name in ("schedule", "alpha", "init")}
         settings |= {name: getattr(self, name) for name in ("noise_gate", "noise_draw", "noise_law")}
+        settings |= {name: getattr(self, name) for name in ("activation_on", "decay_power")}
         factorization = rule.factorization
         return [
             layers.CLoRA(original, rank, method=self.name, factorization=factorization, seed=seed, **settings)
@@ -120,6 +130,8 @@ class WDS(Method):
         """The start values of the factors, without s, and the kernel that is left to decay."""
         scale = self.alpha / rank
         if self.init == "lora":
+            return rule.fresh(rank, rng, fan=rule.fan_by_rank(rank)), kernel
+        if self.init == "lora_inputs":
             return rule.fresh(rank, rng), kernel
         if self.init == "orthogonal":
             return rule.orthogonal(rank, rng), kernel
@@ -139,6 +151,8 @@ class WDS(Method):
 
     def finish(self, new, rule, rank, keep_factors=False):
         config = {**new.original_config(), "use_bias": new.has_bias}
+        if self.activation_on == "original" and "activation" in config:
+            config["activation"] = None  # it went with W
         bias = new.bias if new.has_bias else None
         if keep_factors and rule.merges:
             (layer,) = rule.chain_of_factors(rank, config)

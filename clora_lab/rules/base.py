@@ -146,26 +146,33 @@ class Rule:
         return self.to_kernel(down @ up)
 
     def fresh(
-        self, rank: int, rng: np.random.Generator, last_zero: bool = True, like: np.ndarray | None = None
+        self,
+        rank: int,
+        rng: np.random.Generator,
+        last_zero: bool = True,
+        like: np.ndarray | None = None,
+        fan: int = 0,
     ) -> list[np.ndarray]:
-        """Random factors, with `inputs` the fan in of the layer, which is 1 for an embedding.
+        """Random factors, with `fan` the fan in of the layer, which is 1 for an embedding.
 
-        - last_zero: down uniform in +-sqrt(3 f / inputs) with f = sqrt(5) (1 for convolutions), up zero: the
+        - last_zero: down uniform in +-sqrt(3 f / fan) with f = sqrt(5) (1 for convolutions), up zero: the
           slides' start, after Hu et al. 2021. The product is 0.
-        - else down ~ N(0, 1 / inputs) and up ~ N(0, 2 / q), so that the product has the variance 2 / inputs
-          of He et al. 2015 (arXiv:1502.01852), or for an embedding that of `like`.
+        - else down ~ N(0, 1 / fan) and up ~ N(0, 2 / q), so that the product has the variance 2 / fan of He
+          et al. 2015 (arXiv:1502.01852), or for an embedding that of `like`.
 
         Args:
             rank: r.
             rng: of the draws.
             last_zero: see above.
             like: W, which tells an embedding its variance.
+            fan: another fan in, such as `fan_by_rank`.
         """
+        fan = fan or self.fan
         (inputs, outputs), inner = self.matrix_shape, self.inner(rank)
         if last_zero:
-            limit = math.sqrt(3.0 * self.fan_scale / self.fan)
+            limit = math.sqrt(3.0 * self.fan_scale / fan)
             return self.from_matrices(rng.uniform(-limit, limit, (inputs, inner)), np.zeros((inner, outputs)))
-        down = rng.normal(size=(inputs, inner)) / math.sqrt(self.fan)
+        down = rng.normal(size=(inputs, inner)) / math.sqrt(fan)
         up = rng.normal(size=(inner, outputs)) * math.sqrt(self.gain(like) / inner)
         return self.from_matrices(down, up)
 
@@ -180,6 +187,15 @@ class Rule:
     def fan(self) -> int:
         """How many elements of M an output sums over: the fan in of the start values."""
         return self.matrix_shape[0]
+
+    def fan_by_rank(self, rank: int) -> int:
+        """What Keras takes for the fan in of A in the shapes of the slides' authors: the rank, as a rule.
+
+        Their A of a Dense layer is (rank, inputs), of a convolution (rank k, Cin k): Keras' fan in is the
+        first axis, q. Where the kernel has two contracted axes, as in attention's output, their A is (heads,
+        head size, rank), which counts as a kernel of its own, and the fan in is the inputs.
+        """
+        return self.inner(rank)
 
     def gain(self, kernel: np.ndarray | None) -> float:
         """Variance of a fresh M times `fan`: 2, by He et al. 2015."""

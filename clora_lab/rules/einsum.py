@@ -61,6 +61,9 @@ class EinsumDenseRule(Rule):
             biased.build(layer.get_build_config()["input_shape"])
         self.bias_shape = tuple(biased.bias.shape)
 
+    def fan_by_rank(self, rank):
+        return self.inner(rank) if len(self.contracted) == 1 else self.fan
+
     def to_matrix(self, kernel):
         return np.reshape(np.transpose(kernel, self._to_matrix_order), self.matrix_shape)
 

@@ -65,6 +65,9 @@ class EmbeddingRule(DenseRule):
     def fan(self):
         return 1
 
+    def fan_by_rank(self, rank):
+        return self.fan  # no slide factors an embedding
+
     def gain(self, kernel):
         return float(np.var(kernel))  # He's rule is for sums over inputs; a row has the size of those of W
 

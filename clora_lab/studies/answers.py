@@ -19,7 +19,8 @@ from clora_lab.lab.settings import DECAY
 from clora_lab.studies.open_questions import INITS, METHOD, MOVED, PLAIN, STUDY, SURFACE, combinations
 
 INIT_LABELS = {
-    "lora": "LoRA: A random, B = 0",
+    "lora_inputs": "LoRA: A random by its inputs, B = 0",
+    "lora": "LoRA: A random by the rank, B = 0",
     "orthogonal": "A orthonormal, B = 0",
     "svd_copy": "SVD of W, all of W decays",
     "svd": "SVD of W, the residual decays",

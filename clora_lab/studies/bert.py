@@ -16,7 +16,7 @@ from clora_lab.lab.data.registry import DatasetMissing
 from clora_lab.lab.nets import registry as nets
 from clora_lab.lab.nets import starts
 from clora_lab.lab.published import Published
-from clora_lab.lab.settings import Field
+from clora_lab.lab.settings import AS_CODED, AS_WRITTEN, Field
 from clora_lab.lab.study import Hooks, Study
 from clora_lab.studies.toy import FIXED
 
@@ -187,6 +187,8 @@ STUDY = Study(
     # "short" makes up for few steps by larger ones, for a processor without a GPU; "distilled" learns without
     # labels, from the dense net's states, on pieces from everywhere in the texts.
     variants={
+        "as_written": AS_WRITTEN,
+        "as_coded": {**AS_CODED, "decay_power": 2},
         "slides": {},
         "short": {"learning_rate": 5e-4, "dense_learning_rate": 2e-4},
         "recipe": RECIPE,

@@ -14,8 +14,9 @@ import itertools
 from clora_lab.studies import toy
 
 METHOD, PLAIN = "noise_bias", "bias"  # the slides' recipe, and the same without noise
-# In the order of every table: the slides' start, two that take W's place at once, and two that do not.
-INITS = ("lora", "orthogonal", "svd_copy", "svd", "activations")
+# In the order of every table: the start that the others are compared with, the slides', two more beside the
+# whole of W, and two that take their part out of it.
+INITS = ("lora_inputs", "lora", "orthogonal", "svd_copy", "svd", "activations")
 # Setting -> the values beside the slides' own.
 MOVED: dict[str, tuple] = {
     "noise_spread": (0.0, 0.25, 0.5, 1.5, 2.0),

@@ -8,7 +8,7 @@ from clora_lab import methods
 from clora_lab.lab.data import registry as datasets
 from clora_lab.lab.nets import registry as nets
 from clora_lab.lab.published import Published
-from clora_lab.lab.settings import LR_SCHEDULES, Field
+from clora_lab.lab.settings import AS_CODED, AS_WRITTEN, LR_SCHEDULES, Field
 from clora_lab.lab.study import Hooks, Study
 
 RANKS = {"fashion_mnist": (16, 32, 64), "digits": (4, 8, 16)}
@@ -17,8 +17,9 @@ FIXED = {
     "svd": {"init": ("svd", "activations")},
     "svd_finetune": {"init": ("svd", "activations")},
     "scratch": {"init": ("scratch",)},
-    "lora": {"init": ("lora",), "schedule": ("constant",)},
+    "lora": {"init": ("lora_inputs", "lora"), "schedule": ("constant",)},
 }
+SOFTMAX = "softmax"  # a net, and the recipe that trains it
 STEPS_PER_EXECUTION = 50  # so many steps run between two calls of Python; the decay moves with them
 COSINE = {"lr_schedule": "cosine", "dense_lr_schedule": "cosine"}
 # The best recipe found on the validation images at each rank; data/results/toy_search.csv has the search.
@@ -32,10 +33,26 @@ def cosine(wanted, cells):
     return [{**COSINE, **cell, "method": name} for name in kept for cell in cells]
 
 
-def noise_to_end(wanted, cells):
+def to_the_end(**how):
     """Noise & bias at the smallest rank with noise until the end of learning (slide 15)."""
-    smallest = min(cells, key=lambda cell: cell["rank"])
-    return [{**smallest, "method": BEST["method"], "noise_gate": "until_end"}] if _asked(wanted) else []
+
+    def points(wanted, cells):
+        smallest = min(cells, key=lambda cell: cell["rank"])
+        run = {**how, **smallest, "method": BEST["method"], "noise_gate": "until_end"}
+        return [run] if _asked(wanted) else []
+
+    return points
+
+
+def as_coded(wanted, cells):
+    """The slides' four methods as their authors' code has them: what is left is linear."""
+    kept = [name for name in wanted if name in methods.names("slides")]
+    return [{**AS_CODED, **cell, "method": name} for name in kept for cell in cells]
+
+
+def softmax(wanted, cells):
+    """A plain softmax regression, beside which a net of linear layers stands."""
+    return [{"method": methods.ORIGINAL, "model": SOFTMAX}]
 
 
 def recipe(wanted, cells):
@@ -54,14 +71,15 @@ class Toy(Hooks):
     resumable = False  # a run takes a minute
 
     def usual(self, chosen):
-        return {"variant": ("slides", "noise_to_end")}
+        return {"variant": ("as_written", "as_coded", SOFTMAX)}
 
     def original(self, run):
         rate = run["dense_lr_schedule"]
         shared = run.only(
             "study", "dataset", "model", "seed", "epochs", "batch_size", "dense_lr_schedule", "fraction"
         )
-        return {**shared, "variant": "slides" if rate == "constant" else "cosine", "lr_schedule": rate}
+        variant = SOFTMAX if run["model"] == SOFTMAX else "slides" if rate == "constant" else "cosine"
+        return {**shared, "variant": variant, "lr_schedule": rate}
 
     def things(self, what):
         return "images"
@@ -116,20 +134,35 @@ def of_images(run, settings=(), **how):
 STUDY = Study(
     name="toy",
     title="Toy study",
-    net=("toy_mlp",),
+    net=("toy_mlp", SOFTMAX),
     data=tuple(RANKS),
     defaults={"epochs": 30, "batch_size": 30, "learning_rate": 1e-3},
     axes={
         "dense_lr_schedule": Field("constant", "lr_schedule of the dense net", choices=LR_SCHEDULES),
     },
-    variants={"slides": {}, "noise_to_end": noise_to_end, "cosine": cosine, "recipe": recipe},
+    variants={
+        "as_written": AS_WRITTEN,
+        "as_coded": as_coded,
+        SOFTMAX: softmax,
+        "as_written_to_end": to_the_end(**AS_WRITTEN),
+        "as_coded_to_end": to_the_end(**AS_CODED),
+        # With the A of the first recorded runs, drawn by the inputs.
+        "slides": {},
+        "noise_to_end": to_the_end(),
+        "cosine": cosine,
+        "recipe": recipe,
+    },
     ranks=RANKS,
     fixed=FIXED,
     apart=("dataset", "fraction", "variant"),
     ratios={"ratio_percent": "slides", "ratio_model_percent": "model"},
     published=(
         Published(
-            "toy", {"rank": "rank"}, {"dataset": ("fashion_mnist",), "variant": ("slides",)}, "validation", 30
+            "toy",
+            {"rank": "rank"},
+            {"dataset": ("fashion_mnist",), "variant": ("as_written", "as_coded", "slides")},
+            "validation",
+            30,
         ),
     ),
     small={

@@ -9,7 +9,7 @@ from __future__ import annotations
 from clora_lab import methods
 from clora_lab.lab.nets import registry as nets
 from clora_lab.lab.published import Published
-from clora_lab.lab.settings import Field
+from clora_lab.lab.settings import AS_CODED, AS_WRITTEN, Field
 from clora_lab.lab.study import Hooks, Study
 from clora_lab.studies.toy import FIXED, of_images
 
@@ -131,6 +131,8 @@ STUDY = Study(
     # "short" makes up for few steps by larger ones, for a processor without a GPU; "modern" is the usual for
     # CIFAR-10: augmentation, and a cosine rate.
     variants={
+        "as_written": AS_WRITTEN,
+        "as_coded": AS_CODED,
         "slides": {},
         "short": {"epochs": 4, "dense_epochs": 10, "learning_rate": 3e-4},
         "modern": {

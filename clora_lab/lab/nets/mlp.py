@@ -1,4 +1,4 @@
-"""The net of the toy project."""
+"""The net of the toy project, and the linear classifier beside it."""
 
 from __future__ import annotations
 
@@ -32,3 +32,23 @@ def toy_mlp(features: int = 784, classes: int = 10, seed: int = 0) -> keras.Sequ
         ],
         name="toy_mlp",
     )
+
+
+def softmax(features: int = 784, classes: int = 10, seed: int = 0) -> keras.Sequential:
+    """A plain softmax regression: one affine map of the inputs to logits, and nothing to compress.
+
+    Args:
+        features: number of inputs.
+        classes: number of outputs.
+        seed: of the start values.
+
+    Returns:
+        An uncompiled model: (batch, features) -> (batch, classes).
+
+    Example:
+        >>> softmax().count_params()
+        7850
+    """
+    keras.utils.set_random_seed(seed)
+    output = keras.layers.Dense(classes, name="dense")
+    return keras.Sequential([keras.Input((features,)), output], name="softmax")

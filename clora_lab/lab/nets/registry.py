@@ -40,6 +40,7 @@ REGISTRY = tuple(
     Entry(*line)
     for line in (
         ("toy_mlp", "Toy MLP", "mlp:toy_mlp", {"dense": ("dense", "dense_1")}, _RANDOM),
+        ("softmax", "Softmax regression", "mlp:softmax", {}, _RANDOM, "a softmax regression"),
         ("vgg16", "VGG16", "vgg:vgg16", _VGG, _RANDOM | {"imagenet": "from ImageNet weights"}),
         ("small_vgg", "Small VGG", "vgg:small_vgg", _VGG, _RANDOM, "a small VGG (stands in for VGG16)"),
         ("bert_tiny", "BERT-Tiny", "bert:bert_tiny", _BERT,
