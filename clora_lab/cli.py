@@ -249,8 +249,12 @@ def draw_figures(
 @app.command("audit")
 def audit_slides(
     kind: Annotated[
-        str, typer.Option(help="arithmetic (the slides' rules), convention (other ways to count), or both.")
-    ] = "both",
+        str,
+        typer.Option(
+            help="arithmetic (the slides' rules), convention (other ways to count), both of these, code "
+            "(what the authors' notebooks do), or all."
+        ),
+    ] = "all",
     everything: Annotated[bool, typer.Option("--all", help="Also what agrees.")] = False,
 ):
     """Compute again what the slides derive, and list what does not agree: no data set, no training.
@@ -260,11 +264,17 @@ def audit_slides(
         python -m clora_lab audit
 
         python -m clora_lab audit --kind arithmetic --all
+
+        python -m clora_lab audit --kind code
     """
     with _errors():
-        from clora_lab.slides import audit
+        from clora_lab import _checks
+        from clora_lab.slides import audit, coded
 
-        typer.echo(audit.report(kind, everything))
+        _checks.one_of("kind", kind, (*audit.KINDS, "both", "code", "all"))
+        counts = [] if kind == "code" else [audit.report("both" if kind == "all" else kind, everything)]
+        code = [coded.report()] if kind in ("code", "all") else []
+        typer.echo("\n\n".join(counts + code))
 
 
 @app.command("collect")

@@ -78,7 +78,7 @@ def test_equal_ranks_give_the_pair_as_many_parameters(vgg):
     assert factorization == "pair" and len(ranks) == 13
     for name, rank in ranks.items():
         layer = vgg.get_layer(name)
-        pair, loralib = rules.rule(layer), rules.rule(layer, "loralib")
+        pair, loralib = rules.rule(layer, "pair"), rules.rule(layer, "loralib")
         if rank < pair.max_rank:
             assert pair.parameters(rank) <= loralib.parameters(16) < pair.parameters(rank + 1)
         else:
@@ -88,17 +88,34 @@ def test_equal_ranks_give_the_pair_as_many_parameters(vgg):
 # Rank by kept energy
 
 
-def test_rank_by_energy_against_numpy():
-    model = nets.convolutional()
-    layer = model.layers[1]
-    rule = rules.rule(layer)
-    kernel = keras.ops.convert_to_numpy(layer.kernel)
-    squares = np.linalg.svd(kernel.reshape(rule.matrix_shape), compute_uv=False) ** 2
-    for energy in (0.3, 0.6, 0.9):
-        rank = rules.rank_for_energy(rule, kernel, energy)
-        kept = np.cumsum(squares) / squares.sum()
-        limit = rule.break_even_rank - 1
-        assert rank == min(1 + np.argmax(kept >= energy), limit)
+# Factorisation -> the kernel as its matrix, and the width of a pair of rank 1.
+MATRICES = {
+    "pair": (lambda kernel: kernel.reshape(-1, kernel.shape[3]), 1),
+    "spatial": (lambda kernel: np.einsum("abio->biao", kernel).reshape(3 * kernel.shape[2], -1), 3),
+}
+
+
+@pytest.mark.parametrize("factorization", MATRICES)
+def test_rank_by_energy_against_numpy(factorization):
+    to_matrix, width = MATRICES[factorization]
+    layer = keras.layers.Conv2D(20, 3)
+    layer.build((None, 8, 8, 16))
+    rule = rules.rule(layer, factorization)
+    # Spectra that fall, or no rank below break-even would keep 60% of the energy.
+    kernel = rule.compose(
+        [
+            f * 0.8 ** np.arange(f.shape[-1])
+            for f in rule.decompose(
+                np.random.default_rng(0).normal(size=layer.kernel.shape), rule.max_rank // width
+            )
+        ]
+    )
+    squares = np.linalg.svd(to_matrix(kernel), compute_uv=False) ** 2
+    kept = np.cumsum(squares) / squares.sum()
+    limit = rule.break_even_rank - 1
+    found = [rules.rank_for_energy(rule, kernel, energy) for energy in (0.3, 0.6, 0.9)]
+    wanted = [min(-(-(1 + np.argmax(kept >= energy)) // width), limit) for energy in (0.3, 0.6, 0.9)]
+    assert found == wanted and len(set(found)) > 1
 
 
 def test_compress_takes_a_share_of_energy_for_all_or_by_pattern():
@@ -106,7 +123,8 @@ def test_compress_takes_a_share_of_energy_for_all_or_by_pattern():
     names = [layer.name for layer in model.layers if hasattr(layer, "kernel")][:2]
     ranks = {}
     for energy in (0.3, 0.9):
-        net = cl.compress(model, rank={names[0]: energy, "*": 2}, init="scratch", targets=names)
+        rank = {names[0]: energy, "*": 2}
+        net = cl.compress(model, rank=rank, init="scratch", targets=names, factorization="pair")
         ranks[energy] = [layer.rank for layer in cl.clora_layers(net)]
     assert ranks[0.3][0] < ranks[0.9][0] and ranks[0.3][1] == ranks[0.9][1] == 2
     every = cl.compress(model, rank=0.5, init="scratch", targets=names)

@@ -1,13 +1,13 @@
 """The slides' four networks as tables of shapes: what arithmetic needs, and the layer picture of slide 18.
 
 No network is built. A pair of rank r beside a kernel with the matrix shape (inputs, outputs) has
-``inner · (inputs + outputs)`` parameters, by the rules of `clora_lab.factors`:
+``inner · (inputs + outputs)`` parameters, by the rules of `clora_lab.rules`:
 
 | layer | inputs, outputs | inner |
 |---|---|---|
 | Dense, EinsumDense | contracted, produced axes | r |
 | Embedding | ids, width | r |
-| Conv2D, "loralib" (the slides) | k·Cin, k·Cout | k·r |
+| Conv2D, "spatial" (the slides) and "loralib" | k·Cin, k·Cout | k·r |
 | Conv2D, "pair" | k·k·Cin, Cout | r |
 
 Sources: Simonyan & Zisserman 2015 (arXiv:1409.1556) for VGG16, Turc et al. 2019 (arXiv:1908.08962) for the
@@ -48,12 +48,12 @@ class Layer:
         """All parameters of the layer."""
         return (math.prod(self.kernel) if self.kernel else 0) + self.bias
 
-    def pair(self, rank: int, factorization: str = "loralib") -> int:
+    def pair(self, rank: int, factorization: str = "spatial") -> int:
         """Number of parameters of the low-rank pair that stands for the kernel.
 
         Args:
             rank: r, at least 1.
-            factorization: of a Conv2D, "loralib" (the slides') or "pair".
+            factorization: of a Conv2D, "spatial" (the slides'), "loralib" or "pair".
 
         Raises:
             ValueError: a rank below 1, an unknown factorization, or a layer that has no pair.
@@ -63,12 +63,12 @@ class Layer:
             16640
         """
         rank = _checks.positive_int("rank", rank)
-        _checks.one_of("factorization", factorization, ("loralib", "pair"))
+        _checks.one_of("factorization", factorization, ("spatial", "loralib", "pair"))
         if self.kind == "Conv2D":
             size, _, channels, filters = self.kernel
-            if factorization == "loralib":
-                return size * rank * size * (channels + filters)
-            return rank * (size * size * channels + filters)
+            if factorization == "pair":
+                return rank * (size * size * channels + filters)
+            return size * rank * size * (channels + filters)
         if self.kind not in ("Dense", "EinsumDense", "Embedding"):
             raise ValueError(
                 f"Layer {self.name!r} must be Dense, EinsumDense, Conv2D or Embedding. Received: {self.kind}."
@@ -91,7 +91,7 @@ def remaining(
     layers: Iterable[Layer],
     rank: int | Callable[[Layer], int],
     bias: bool = True,
-    factorization: str = "loralib",
+    factorization: str = "spatial",
 ) -> int:
     """Parameters of the pairs of `layers`, and of their biases.
 
@@ -146,7 +146,7 @@ VGG16_WRAPPED = tuple(layer for layer in VGG16 if layer.kernel and layer is not 
 
 
 def vgg16_remaining(
-    conv_rank: int, dense_rank: int, bias: bool = True, factorization: str = "loralib"
+    conv_rank: int, dense_rank: int, bias: bool = True, factorization: str = "spatial"
 ) -> int:
     """Parameters of VGG16's pairs with one rank for the convolutions and one for the dense layers.
 

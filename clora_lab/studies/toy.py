@@ -85,12 +85,18 @@ class Toy(Hooks):
         return "images"
 
     def report(self, study, rows, splits=("validation", "test")):
+        from clora_lab.studies import as_coded
+
         super().report(study, rows, splits)
+        for _, own in rows.groupby(["dataset", "fraction"], sort=False):
+            as_coded.report(own, study)
 
     def markdown(self, study, rows, split="test"):
         from clora_lab.lab import printing, tables
+        from clora_lab.studies import as_coded
 
-        return printing.wide(tables.compare(rows, study, split))
+        tables_ = as_coded.markdown(rows, study), printing.wide(tables.compare(rows, study, split))
+        return "\n\n".join(filter(None, tables_))
 
     def data(self, run):
         return of_images(run)
