@@ -12,6 +12,7 @@ import tempfile
 # instructions it was compiled for. None of it is an error.
 START_UP = re.compile(
     rb"WARNING: All log messages before absl|[IW]\d{4} [\d:. ]+\S+:\d+\] |To enable the follow"
+    rb"|E\d{4} [\d:. ]+cuda\S+:\d+\] failed call to cuInit"
 )
 
 
@@ -31,6 +32,10 @@ def load() -> None:
         return
     with _without_start_up_lines():
         import keras  # noqa: F401
+
+        if tensorflow := sys.modules.get("tensorflow"):
+            # Or CUDA says with the first operation that it is not there.
+            tensorflow.config.list_physical_devices()
 
 
 @contextlib.contextmanager

@@ -80,9 +80,9 @@ class CLoRA(keras.layers.Layer):
         noise_draw: "kernel" (n elementwise), "output" (x n directly, same law), or "auto" (the cheaper); what
             is no Dense on vectors has "kernel" in any case.
         noise_law: a `clora_lab.NoiseLaw`, or None for the slides' noise.
+        seed: of the noise.
         activation_on: "sum", or "original" for the activation inside of what fades.
         decay_power: p of d^p (W x + b).
-        seed: of the noise.
 
     Input shape: that of the replaced layer.
 
@@ -112,9 +112,9 @@ class CLoRA(keras.layers.Layer):
         noise_gate="scheduled",
         noise_draw: str = "auto",
         noise_law=None,
+        seed: int = 0,
         activation_on: str = "sum",
         decay_power: int = 1,
-        seed: int = 0,
         **kwargs,
     ):
         if isinstance(layer, dict):

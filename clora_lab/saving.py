@@ -157,14 +157,16 @@ def load_recipe(folder: str | os.PathLike) -> keras.Model:
 def _difference(base, model) -> dict[str, list[dict]]:
     """path -> configs of the layers that stand in `model` for one of the model that Keras rebuilds."""
     now, rebuilt, found = dict(graph.walk(model)), dict(graph.walk(base)), {}
-    together = graph.parts(model)
+    together, made = graph.parts(model), graph.parts(base)
     for path, layer in rebuilt.items():
         if path not in now:
             raise ValueError(
                 f"Model {model.name!r} has no layer {path!r}, which its config would make: it was not made "
                 "by compress() or finalize()."
             )
-        layers = [other for other in together.get(path, [now[path]])]
+        layers = together.get(path, [now[path]])
+        if path in made and len(made[path]) == len(layers):
+            layers = layers[-1:]  # a chain that the config makes by itself
         if len(layers) > 1 or type(now[path]) is not type(layer):
             found[path] = layers
     return {path: [_serialize(layer) for layer in layers] for path, layers in found.items()}

@@ -52,12 +52,12 @@ def embedding():
 
 # Layer type -> the net, the factorisation, the starts.
 CASES = {
-    "dense": (dense, "pair", ("lora", "svd", "svd_copy", "orthogonal", "scratch")),
-    "einsum_query": (query, "pair", ("lora", "svd")),
-    "einsum_output": (attention_output, "pair", ("lora", "svd")),
-    "conv_pair": (convolution, "pair", ("lora", "svd")),
-    "conv_loralib": (convolution, "loralib", ("lora", "svd")),
-    "embedding": (embedding, "pair", ("lora", "svd")),
+    "dense": (dense, "pair", ("lora_inputs", "svd", "svd_copy", "orthogonal", "scratch")),
+    "einsum_query": (query, "pair", ("lora_inputs", "svd")),
+    "einsum_output": (attention_output, "pair", ("lora_inputs", "svd")),
+    "conv_pair": (convolution, "pair", ("lora_inputs", "svd")),
+    "conv_loralib": (convolution, "loralib", ("lora_inputs", "svd")),
+    "embedding": (embedding, "pair", ("lora_inputs", "svd")),
 }
 
 

@@ -51,7 +51,7 @@ def both_splits(rows):
 
 def test_every_question_moves_one_setting_away_from_the_slides():
     grid = STUDY.grid(dataset="fashion_mnist", seed=3)
-    assert len({run.config for run in grid}) == len(grid) == 34
+    assert len({run.config for run in grid}) == len(grid) == 36
     slides = STUDY.run(dataset="fashion_mnist", method="noise_bias", rank=16, seed=3, epochs=10)
     assert slides in grid and slides.original in grid
     for own in grid:
@@ -77,7 +77,7 @@ def test_unknown_names_are_refused():
 
 def test_new_settings_keep_the_names_of_recorded_runs():
     recorded = set(studies.recorded("toy").read()["config"])
-    grid = studies.get("toy").grid(dataset="fashion_mnist", seed=range(2))
+    grid = studies.get("toy").grid(dataset="fashion_mnist", seed=range(2), variant=("slides", "noise_to_end"))
     assert {run.config for run in grid} <= recorded
 
 
@@ -90,7 +90,7 @@ def test_differences_are_paired_by_seed(rows):
     assert svd["sd"] > 1.0
     aware = table.loc[("start, with noise", answers.INIT_LABELS["activations"])]
     assert svd["p_holm"] < 0.05 < aware["p_holm"] and aware["p_holm"] >= aware["p"]
-    reference = table.loc[("start, with noise", answers.INIT_LABELS["lora"])]
+    reference = table.loc[("start, with noise", answers.INIT_LABELS["lora_inputs"])]
     assert reference["difference"] == 0.0 and np.isnan(reference["p_holm"])
 
 
@@ -122,7 +122,7 @@ def test_nothing_recorded_says_what_to_run(rows):
 
 
 def test_rows_that_do_not_compare_are_refused(rows):
-    mixed = pd.concat([rows, rows.assign(epochs=10)])
+    mixed = pd.concat([rows, rows.assign(epochs=10, config=rows["config"] + "0")])
     with pytest.raises(ValueError, match="one epochs"):
         answers.answers(mixed, "inits")
 

@@ -296,10 +296,10 @@ def test_start_reproduces_the_kernel(init, rule):
 
 
 @pytest.mark.parametrize(("rule", "scale"), [("dense", 5**0.5), ("conv", 1.0)])
-def test_lora_start_is_uniform_in_the_slides_range(rule, scale):
+def test_lora_start_by_the_inputs_is_uniform_in_its_range(rule, scale):
     # variance scaling, fan_in, uniform: limit = sqrt(3 scale / fan_in)
     rule = rules.rule(built(layers.Dense(9), 600)) if rule == "dense" else conv()[1]
-    _, _, (down, _, _) = start("lora", rule)
+    _, _, (down, _, _) = start("lora_inputs", rule)
     limit = np.sqrt(3 * scale / rule.matrix_shape[0])
     assert np.abs(down).max() <= limit and np.abs(down).max() > 0.95 * limit
     assert abs(down.mean()) < 0.15 * limit

@@ -169,7 +169,7 @@ def test_every_recorded_row_says_all_that_its_name_hashes(name):
     runs = Store(RESULTS, study, name).read().drop_duplicates("config")
     gates = {0.3: ("scheduled",), 0.0: ("until_end", 0.0)}  # a threshold may have been given by its name
     for row in runs.to_dict("records"):
-        fields = {n: row[n] for n in study.fields if row[n] == row[n]}
+        fields = {n: row[n] for n in study.fields if pd.notna(row[n])}
         empty = [n for n, each in study.fields.items() if fields.get(n) == "" and each.original != ""]
         fields = {n: value for n, value in fields.items() if n not in empty}
         fields |= {n: bool(row[n]) for n, each in study.fields.items() if each.kind is bool}

@@ -122,14 +122,14 @@ def test_a_recipe_s_start_is_for_the_methods_that_can_have_it():
         "bias": "activations",
         "svd": "activations",
         "scratch": "scratch",
-        "lora": "lora",
+        "lora": "lora_inputs",
     }
 
 
 def test_the_open_questions_are_toy_runs_of_another_study():
     study = open_questions.STUDY
     grid = study.grid(dataset="digits", seed=0, variant=["inits", "noise"])
-    assert len(grid) == 34 and {run.study for run in grid} == {"future"} and grid[0].is_original
+    assert len(grid) == 36 and {run.study for run in grid} == {"future"} and grid[0].is_original
     assert {run.epochs for run in grid} == {10} and {run.variant for run in grid} == {"slides"}
     assert len(study.grid(dataset="digits", variant="surface")) == 5 * 51
     same = TOY.run(**{**grid[-1], "study": "future"})

@@ -167,6 +167,8 @@ DECAY = {
     "activation_on": Field("sum", "what the activation acts on", choices=("sum", "original")),
     "decay_power": Field(1, "power of the decay factor before W", low=1),
 }
+# Those that are also settings of methods in which nothing fades: LoRA's.
+OF_ANY_PAIR = ("alpha", "init")
 # The slides' formula, and what their authors' code has in its place: see `clora_lab.slides.audit`.
 AS_WRITTEN = {"init": "lora"}
 AS_CODED = {**AS_WRITTEN, "activation_on": "original"}

@@ -17,7 +17,7 @@ from clora_lab import _checks, methods
 from clora_lab.lab.data import registry as datasets
 from clora_lab.lab.nets import registry as nets
 from clora_lab.lab.published import Published
-from clora_lab.lab.settings import DECAY, IDENTITY, SHARED, STAGES, Field, Run
+from clora_lab.lab.settings import DECAY, IDENTITY, OF_ANY_PAIR, SHARED, STAGES, Field, Run
 
 # A recipe: the fields that it changes for all methods and cells, or a function of both that gives the fields
 # of each run, for a recipe that is not a product of the two.
@@ -255,7 +255,8 @@ class Study:
 
     def key(self, run: Run) -> str:
         """A run in a few words."""
-        words = [run["model"]] if len(self.net) > 1 else []
+        several = [name for name in self.net if nets.entry(name).targets] != [run["model"]]
+        words = [run["model"]] if several else []
         words.append(run["method"])
         if not run.is_original:
             words.append("rank " + "/".join(str(run[name]) for name in self.cells))
@@ -339,8 +340,13 @@ class Study:
         method = fields["method"]
         fixed = self.fixed.get(method, {})
         found = {name: value for name, value in fields.items() if value in fixed.get(name, (value,))}
+        if methods.family(method) != "slides":
+            fading = set(DECAY) - set(OF_ANY_PAIR) - set(fixed)
+            for name in fading & set(found):
+                DECAY[name].check(name, found.pop(name))  # to no effect, but not unsaid
         if method == methods.ORIGINAL:
-            found = {name: v for name, v in found.items() if self.fields[name].original is None}
+            own = {name for name, each in self.fields.items() if each.original is None}
+            found = {name: value for name, value in found.items() if name in own}
         return found
 
     def field(self, name: str, wanted: Iterable[str] = ()) -> Field:

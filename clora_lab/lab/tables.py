@@ -189,8 +189,8 @@ def compare(rows: pd.DataFrame, study: Study, split: str = "test", metric: str =
     frames, titles, made = [], {}, {}
     for what, part in parts(rows, study):
         frames.append(table_of(part, study, split, metric).assign(**what, split=split))
-        titles[tuple(what.values())] = study.describe(part)
-        made[tuple(what.values())] = _made(part)
+        titles[_key(what.values())] = study.describe(part)
+        made[_key(what.values())] = _made(part)
     if not frames:
         raise MissingResults("`rows` must hold a compressed net. Received: the original net alone.")
     frame = pd.concat(frames, ignore_index=True)
@@ -309,5 +309,10 @@ def each(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         The title, which names net, data and recipe, and the rows.
     """
     for key, table in frame.groupby(list(frame.attrs["apart"]), sort=False, dropna=False):
-        table.attrs = {**frame.attrs, "made_on": frame.attrs["made"][key]}
-        yield frame.attrs["titles"][key], table.reset_index(drop=True)
+        table.attrs = {**frame.attrs, "made_on": frame.attrs["made"][_key(key)]}
+        yield frame.attrs["titles"][_key(key)], table.reset_index(drop=True)
+
+
+def _key(values) -> tuple:
+    """What names a table, with None for what its method has not got: two NaN are not equal."""
+    return tuple(None if pd.isna(value) else value for value in values)

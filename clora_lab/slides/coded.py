@@ -14,13 +14,14 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from clora_lab import studies
+from clora_lab import methods, studies
 from clora_lab.lab.frames import MissingResults, signed
 from clora_lab.slides import shapes
 from clora_lab.slides.audit import WIDTH
 
 REPOSITORY = "github.com/dellaanima/C-LoRA_3L"
 NOT_RUN = "not measured here"
+FIRST = methods.names("slides")[0]
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,6 @@ def _activation() -> str:
 
 def _width() -> str:
     """The slides' four methods with A by the rank against A by the inputs, paired by cell and seed."""
-    from clora_lab import methods
     from clora_lab.lab import tables
 
     rows = studies.recorded("toy").read()
@@ -156,15 +156,15 @@ def _curve() -> str:
     """The compressed path alone in the middle of training: epoch 15 of 30, where d is 0.56."""
     store = studies.recorded("toy")
     runs = store.read()
-    runs = runs[(runs["variant"] == "as_coded") & (runs["method"] == "wds") & (runs["rank"] == 16)]
+    runs = runs[(runs["variant"] == "as_coded") & (runs["method"] == FIRST) & (runs["rank"] == 16)]
     history = store.read_history()
     own = history[history["config"].isin(runs["config"]) & (history["epoch"] == 15)]
     if own.empty:
         return ""
     alone, both = 100 * own["val_compressed_accuracy"].mean(), 100 * own["val_accuracy"].mean()
     return (
-        f"Only WDS at rank 16, as coded, epoch 15 (d = {own['decay'].mean():.2f}): {alone:.1f}% by B·A "
-        f"alone, {both:.1f}% by what trains."
+        f"{methods.label(FIRST)} at rank 16, as coded, epoch 15 (d = {own['decay'].mean():.2f}): "
+        f"{alone:.1f}% by B·A alone, {both:.1f}% by what trains."
     )
 
 

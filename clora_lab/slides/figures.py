@@ -1,4 +1,4 @@
-"""Every figure of the slides in two versions: from their printed numbers, and from recorded rows.
+"""Every figure of the slides: from their printed numbers, from recorded rows, and the toy project as coded.
 
 `slide_figures` gives the list, in the order of the slides; each version is a function that draws it, or a
 sentence that says why there is nothing to draw. `page` saves them and lays them side by side.
@@ -27,7 +27,7 @@ Version = Callable[[], Figure] | str
 
 @dataclass(frozen=True)
 class SlideFigure:
-    """A figure of the slides: its number, the stem of its files, its titles, and its two versions.
+    """A figure of the slides: its number, the stem of its files, its titles, and its versions.
 
     Args:
         slide: number of the slide.
@@ -35,6 +35,7 @@ class SlideFigure:
         titles: language -> title of the section in the page.
         published, measured: a function that draws the version, or a sentence why there is none.
         counted: the measured version is counted from the layers' shapes, and needs no rows.
+        coded: measured, with nets as the authors' code has them, for the toy project's; or None.
     """
 
     slide: int
@@ -43,6 +44,7 @@ class SlideFigure:
     published: Version
     measured: Version
     counted: bool = False
+    coded: Version | None = None
 
     @property
     def stem(self) -> str:
@@ -68,8 +70,11 @@ def slide_figures(results: Path | None = None, lang: str = "en") -> list[SlideFi
     folder = Path(results) if results else data_dir() / "results"
     layers, wrapped = plots.stack(shapes.VGG16_WRAPPED, shapes.VGG16)
 
-    def toy(stem):
-        return functools.partial(measured.toy, folder, stem)
+    def toy(stem, recipe=""):
+        return functools.partial(measured.toy, folder, stem, recipe)
+
+    def coded(stem):
+        return toy(stem, measured.CODED)
 
     def drawn(draw, **options):
         return functools.partial(draw, lang=lang, **options)
@@ -91,29 +96,33 @@ def slide_figures(results: Path | None = None, lang: str = "en") -> list[SlideFi
         entry(6, "lora", "LoRA", "LoRA", drawn(drawings.lora), plots.trained_parameters,
               counted=True),
         entry(8, "wds", "Weight Decay Scheduling in four stages", "가중치 감쇠 스케줄링의 네 단계",
-              drawn(drawings.wds_stages), lambda: measured.stages(folder, "wds")),
+              drawn(drawings.wds_stages), lambda: measured.stages(folder, "wds"),
+              coded=lambda: measured.stages(folder, "wds", measured.CODED)),
         entry(9, "decay", "Decay factor against iteration", "반복에 따른 감쇠 계수", published.decay,
               toy("slide_09_decay")),
         entry(10, "training", "Toy project: Only WDS", "토이 프로젝트: Only WDS",
-              functools.partial(published.only_wds, lang), toy("slide_10_training")),
+              functools.partial(published.only_wds, lang), toy("slide_10_training"),
+              coded=coded("slide_10_training")),
         entry(12, "paths", "Each path alone", "각 경로의 정확도",
               functools.partial(plots.slide_reading, plots.READING, printed.original_of("toy") / 100),
-              toy("slide_12_paths")),
+              toy("slide_12_paths"), coded=coded("slide_12_paths")),
         entry(13, "noise_and_bias", "Noise fills the space that W leaves", "W가 비운 자리를 채우는 노이즈",
-              drawn(drawings.wds_stages, noise=True), lambda: measured.stages(folder, "noise_bias")),
+              drawn(drawings.wds_stages, noise=True), lambda: measured.stages(folder, "noise_bias"),
+              coded=lambda: measured.stages(folder, "noise_bias", measured.CODED)),
         entry(14, "noise", "Densities of W, d·W, noise and their sum", "W, d·W, 노이즈와 그 합의 밀도",
               plots.noise_law, toy("slide_14_noise")),
         entry(15, "variants", "Noise until the end, or scheduled", "끝까지 노이즈와 예정된 노이즈",
-              functools.partial(published.three_variants, lang), toy("slide_15_variants")),
+              functools.partial(published.three_variants, lang), toy("slide_15_variants"),
+              coded=coded("slide_15_variants")),
         entry(16, "table", "Toy project: four methods at three ranks", "토이 프로젝트: 네 방법과 세 랭크",
               as_table("toy", "Toy project, Fashion-MNIST", "토이 프로젝트, Fashion-MNIST"),
-              toy("slide_16_table")),
+              toy("slide_16_table"), coded=coded("slide_16_table")),
         entry(16, "ratio", "Accuracy against parameters left", "남은 파라미터와 정확도",
               lambda: plots.published_accuracies(
                   load("toy"), "Accuracy against parameters left, Fashion-MNIST, as published"),
-              toy("accuracy_against_ratio_slides")),
+              toy("accuracy_against_ratio_{}"), coded=coded("accuracy_against_ratio_{}")),
         entry(16, "methods", "Validation accuracy against epoch", "에폭에 따른 검증 정확도", picture,
-              toy("slide_16_methods")),
+              toy("slide_16_methods"), coded=coded("slide_16_methods")),
         entry(18, "vgg16_layers", "VGG16's layers, the wrapped ones marked", "VGG16의 층과 감싼 층",
               lambda: layer_stack({"en": "VGG16 on CIFAR-10", "ko": "VGG16, CIFAR-10"}[lang]),
               plots.layer_parameters, counted=True),

@@ -30,14 +30,29 @@ RATIOS = {  # with the head of their column
 
 # --- the toy project ----------------------------------------------------------------------------
 
+# A recipe of the slides -> the same with noise until the end; the first that is recorded is drawn.
+TO_END = {"as_written": "as_written_to_end", "slides": "noise_to_end", "as_coded": "as_coded_to_end"}
+CODED = "as_coded"
+
+
+def recipe_of(rows: pd.DataFrame) -> str:
+    """The recipe of recorded rows that stands for the slides' own."""
+    there = set(rows.loc[rows["method"].isin(FOUR), "variant"])
+    return next((name for name in TO_END if name in there), studies.get("toy").fields["variant"].default)
+
 
 def toy_figures(
-    results: pd.DataFrame, history: pd.DataFrame, dataset: str
+    results: pd.DataFrame, history: pd.DataFrame, dataset: str, recipe: str = ""
 ) -> dict[str, Callable[[], Figure]]:
     """File stem -> function that draws it, for slides 9, 10, 12, 14, 15 and 16 on one dataset's rows.
 
     Slides 10, 12 and 15 show the smallest recorded rank, 16 on Fashion-MNIST. Slide 14 shows the first
     layer of the trained dense net, which is trained if it is not cached.
+
+    Args:
+        results, history: recorded rows of the toy study.
+        dataset: whose.
+        recipe: which one's nets; by default `recipe_of` the rows.
 
     Raises:
         ValueError: if there is no compressed net among the rows. A drawing raises it too, if its rows
@@ -45,6 +60,7 @@ def toy_figures(
     """
     history = history[history["dataset"] == dataset]
     results = results[results["dataset"] == dataset]
+    recipe = recipe or recipe_of(results)
     ranks = results.loc[results["rank"] > 0, "rank"]
     if ranks.empty:
         raise ValueError(f"`results` has no compressed net of {dataset!r}. {frames.remedy()}")
@@ -53,10 +69,13 @@ def toy_figures(
     first = toy.run(dataset=dataset, method=toy.methods[0], rank=rank)
     one = history[history["seed"] == history["seed"].min()]
     kinds = dict.fromkeys(results.loc[results["metric"] == "accuracy", "split"])
-    both = pd.concat([tables.compare(results, toy, split) for split in kinds])
+
+    @functools.cache
+    def both():
+        return pd.concat([tables.compare(results, toy, split) for split in kinds])
 
     def decay():
-        run = one[(one["method"] == toy.methods[0]) & (one["rank"] == rank) & (one["variant"] == "slides")]
+        run = one[(one["method"] == toy.methods[0]) & (one["rank"] == rank) & (one["variant"] == recipe)]
         points = run if len(run) else None
         return laws.decay_curve(first.decay(steps), steps, dataset=dataset, recorded=points)
 
@@ -71,24 +90,25 @@ def toy_figures(
         return laws.noise_densities(weights, [0.8, 0.5, 0.3], dataset=dataset)
 
     def table():
-        own = both[(both["variant"] == "slides") & (both["split"] == "validation")]
+        own = both()
+        own = own[(own["variant"] == recipe) & (own["split"] == "validation")]
         return compare.comparison_table(own)
 
     def against_ratio(variant):
-        return compare.accuracy_against_ratio(both[both["variant"] == variant])
+        return compare.accuracy_against_ratio(both()[both()["variant"] == variant])
 
     return {
         "slide_09_decay": decay,
-        "slide_10_training": lambda: training.training_curves(one, rank=rank),
-        "slide_12_paths": lambda: plots.path_accuracies(one, rank=rank),
+        "slide_10_training": lambda: training.training_curves(one, rank=rank, variant=recipe),
+        "slide_12_paths": lambda: plots.path_accuracies(one, rank=rank, variant=recipe),
         "slide_14_noise": noise,
-        "slide_15_variants": lambda: plots.noise_variants(history, rank=rank),
-        "slide_16_methods": lambda: training.method_curves(history),
+        "slide_15_variants": lambda: plots.noise_variants(history, rank, recipe, TO_END[recipe]),
+        "slide_16_methods": lambda: training.method_curves(history, recipe),
         "slide_16_table": table,
     } | {
         f"accuracy_against_ratio_{variant}": functools.partial(against_ratio, variant)
-        for variant in ("slides", "cosine")
-        if (both["variant"] == variant).any()
+        for variant in (recipe, "cosine")
+        if (results["variant"] == variant).any()
     }
 
 
@@ -102,7 +122,7 @@ def save_toy_figures(results, history, dataset: str, folder: Path) -> tuple[list
     for stem, draw in toy_figures(results, history, dataset).items():
         try:
             figure = draw()
-        except frames.MissingResults as error:
+        except (frames.MissingResults, ValueError) as error:  # no such rows, or of several settings
             missing.append(f"{stem}: {error}")
             continue
         files += style.save(figure, Path(folder) / stem)
@@ -119,12 +139,13 @@ def _rows(folder: Path, study: str) -> pd.DataFrame:
     return store.read()
 
 
-def toy(folder: Path, stem: str) -> Figure:
+def toy(folder: Path, stem: str, recipe: str = "") -> Figure:
     """A figure of `toy_figures` from the recorded rows on Fashion-MNIST.
 
     Args:
         folder: of the recorded rows.
-        stem: which of them.
+        stem: which of them; "{}" in it stands for the recipe.
+        recipe: as for `toy_figures`.
 
     Raises:
         MissingResults: its rows are missing.
@@ -136,20 +157,27 @@ def toy(folder: Path, stem: str) -> Figure:
             "Not measured yet: no recorded rows of the toy study on Fashion-MNIST. "
             "Compute them with: python -m clora_lab reproduce toy"
         )
-    available = toy_figures(rows, studies.recorded("toy", folder).read_history(), "fashion_mnist")
+    recipe = recipe or recipe_of(rows)
+    if not (rows["variant"] == recipe).any():
+        raise MissingResults(
+            f"Not measured yet: no recorded rows of the recipe {recipe!r} on Fashion-MNIST. Compute them "
+            f"with: python -m clora_lab reproduce toy variant={recipe}"
+        )
+    stem = stem.format(recipe)
+    available = toy_figures(rows, studies.recorded("toy", folder).read_history(), "fashion_mnist", recipe)
     if stem not in available:
         raise MissingResults(f"Not measured yet: the rows for {stem} are missing. {frames.remedy(rows)}")
     return available[stem]()
 
 
-def stages(folder: Path, method: str) -> Figure:
+def stages(folder: Path, method: str, recipe: str = "") -> Figure:
     """Slides 8 and 13 from recorded rows: what each path knows at the four stages, at the smallest rank."""
     rows = _rows(folder, "toy")
     rows = rows[(rows["dataset"] == "fashion_mnist") & (rows["rank"] > 0)]
     history = studies.recorded("toy", folder).read_history()
     history = history[history["dataset"] == "fashion_mnist"]
     rank = int(rows["rank"].min()) if len(rows) else 16
-    return plots.stage_accuracies(history, method=method, rank=rank)
+    return plots.stage_accuracies(history, method, rank, recipe or recipe_of(rows))
 
 
 def cells_of(folder: Path, study: str, model: str) -> tuple[str, pd.DataFrame]:

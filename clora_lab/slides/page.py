@@ -21,16 +21,19 @@ from clora_lab.lab.frames import MissingResults
 from clora_lab.slides import audit
 from clora_lab.slides.figures import SlideFigure, slide_figures
 
-VERSIONS = ("published", "measured")
+VERSIONS = ("published", "measured", "coded")
 TEXTS = {
     "en": {
         "title": "The figures of the C-LoRA slides, published and measured",
-        "lead": "Left: from the numbers that the slides print (Aiffel Online 5th Research, team 3L, December "
-        "2023). Right: from the rows that this repository recorded, or counted from the layers' shapes. "
+        "lead": "First: from the numbers that the slides print (Aiffel Online 5th Research, team 3L, "
+        "December 2023). Then from the rows that this repository recorded, or counted from the shapes; "
+        "of the toy project also with nets as the authors' notebooks have them, the activation inside of "
+        "what fades. "
         "Nothing is drawn that was not printed, measured or counted.",
         "published": "Published",
         "measured": "Measured",
         "counted": "Counted from the shapes",
+        "coded": "Measured, as coded",
         "slide": "Slide",
         "contents": "Slides",
         "arithmetic": "What does not add up on this slide",
@@ -40,12 +43,14 @@ TEXTS = {
     },
     "ko": {
         "title": "C-LoRA 발표 자료의 그림: 발표된 값과 직접 측정한 값",
-        "lead": "왼쪽은 발표 자료에 적힌 숫자로(Aiffel Online 5th Research, 3L 팀, 2023년 12월), "
-        "오른쪽은 이 저장소가 기록한 측정값이나 층의 크기에서 센 값으로 그렸다. "
+        "lead": "첫째는 발표 자료에 적힌 숫자로(Aiffel Online 5th Research, 3L 팀, 2023년 12월), "
+        "그다음은 이 저장소가 기록한 측정값이나 층의 크기에서 센 값으로 그렸다. 토이 프로젝트는 "
+        "저자들의 노트북처럼 활성화 함수가 사라지는 W 안에 있는 신경망으로도 그렸다. "
         "적혀 있지 않고 측정하거나 세지도 않은 것은 그리지 않는다.",
         "published": "발표된 값",
         "measured": "직접 측정",
         "counted": "층의 크기에서 센 값",
+        "coded": "직접 측정 (코드대로)",
         "slide": "슬라이드",
         "contents": "슬라이드",
         "arithmetic": "이 슬라이드에서 맞지 않는 값",
@@ -80,13 +85,13 @@ class Saved:
 
 
 def save_slide_figures(folder: str | os.PathLike, results: Path | None = None, lang: str = "en") -> Saved:
-    """Draw every slide figure in both versions as PNG and SVG, and write `index.html` beside them.
+    """Draw every slide figure in its versions as PNG and SVG, and write `index.html` beside them.
 
     A version whose rows or whose data set are missing becomes a note in the page, and in the answer; so does
     one that cannot exist (a drawing without numbers has nothing to measure).
 
     Args:
-        folder: where to; made if it is missing. Files are called slide_NN_name_{published,measured}.
+        folder: where to; made if it is missing. Files are called slide_NN_name_{published,measured,coded}.
         results: folder of the recorded rows; by default those of this project.
         lang: "en" or "ko", see `slide_figures`.
 
@@ -103,6 +108,8 @@ def save_slide_figures(folder: str | os.PathLike, results: Path | None = None, l
     for slide_figure in slide_figures(results, lang):
         shown = {}
         for version in VERSIONS:
+            if getattr(slide_figure, version) is None:
+                continue
             stem = f"{slide_figure.stem}_{version}"
             drawn = _draw(getattr(slide_figure, version))
             if isinstance(drawn, str):
@@ -149,7 +156,7 @@ def page_html(sections: Sequence[tuple[SlideFigure, dict[str, Picture | str]]], 
     """
     wrong, audited, shown = audit.disagreements(), set(), []
     for figure, versions in sections:
-        names = {"published": "published", "measured": "counted" if figure.counted else "measured"}
+        names = {name: name for name in VERSIONS} | ({"measured": "counted"} if figure.counted else {})
         here = wrong[wrong["slide"] == figure.slide] if figure.slide not in audited else wrong[:0]
         audited.add(figure.slide)  # below the first figure of a slide
         shown.append(
@@ -157,7 +164,7 @@ def page_html(sections: Sequence[tuple[SlideFigure, dict[str, Picture | str]]], 
                 "stem": figure.stem,
                 "slide": figure.slide,
                 "title": figure.titles[lang],
-                "versions": [(names[version], versions[version]) for version in VERSIONS],
+                "versions": [(names[version], shown_) for version, shown_ in versions.items()],
                 "audit": [(kind, _cells(here[here["kind"] == kind])) for kind in audit.KINDS],
             }
         )

@@ -42,7 +42,7 @@ from clora_lab.slides import shapes
 FOUR = methods.names("slides")
 # Slide 12 prints this note into its plot; 'change' is against the network before the decay.
 READING = {"epoch": 20, "decay": 0.23, "accuracy": 0.8007, "change": -0.092}
-NOISE_CASES = {  # of slide 15: (method, variant)
+NOISE_CASES = {  # of slide 15: (method, variant); the variants of another recipe take the place of these
     "Only WDS": ("wds", "slides"),
     "Noise & bias\nuntil the end": ("noise_bias", "noise_to_end"),
     "Scheduled\nnoise & bias": ("noise_bias", "slides"),
@@ -167,12 +167,16 @@ def path_accuracies(history: pd.DataFrame, method: str = "wds", rank: int = 16, 
     return training.path_accuracies(history, method, rank, printed=printed, **options)
 
 
-def noise_variants(history: pd.DataFrame, rank: int = 16) -> Figure:
+def noise_variants(
+    history: pd.DataFrame, rank: int = 16, variant: str = "slides", to_end: str = "noise_to_end"
+) -> Figure:
     """Slide 15: loss and accuracy of Only WDS, and of noise and bias until the end or scheduled.
 
     Args:
-        history: a row an epoch; the variant "noise_to_end" has no cut-off of the noise at d < 0.3.
+        history: a row an epoch.
         rank: rank of the three runs.
+        variant: their recipe.
+        to_end: the same without a cut-off of the noise at d < 0.3.
 
     Raises:
         MissingResults: if none of the three is there; one or two missing are named in the subtitle.
@@ -180,7 +184,9 @@ def noise_variants(history: pd.DataFrame, rank: int = 16) -> Figure:
     Example:
         >>> fig = noise_variants(history, rank=16)  # doctest: +SKIP
     """
-    return training.variant_curves(history, NOISE_CASES, rank, "Noise scheduled or until the end")
+    names = {"slides": variant, "noise_to_end": to_end}
+    cases = {label: (method, names[recipe]) for label, (method, recipe) in NOISE_CASES.items()}
+    return training.variant_curves(history, cases, rank, "Noise scheduled or until the end")
 
 
 @styled

@@ -55,16 +55,14 @@ def values(rows: pd.DataFrame, split: str = "test") -> pd.DataFrame:
         MissingResults: there is none.
         ValueError: rows of several datasets, ranks or lengths of training, which no comparison should mix.
     """
-    found = tables.final_values(rows, split)
+    try:
+        found = tables.final_values(rows, split)
+    except MissingResults as error:
+        raise MissingResults(f"{error} Run: python -m clora_lab reproduce {STUDY.name}") from None
     for column in STUDY.must_agree:
         several = sorted(set(found.loc[found["method"].isin(methods.names("slides")), column]))
         if len(several) > 1:
             raise ValueError(f"`rows` must be of one {column}. Received: {several}. Select the rows of one.")
-    if found.empty:
-        raise MissingResults(
-            f"`rows` must hold accuracies of the split {split!r}. Received: none. Run: python -m clora_lab "
-            "reproduce future"
-        )
     return found.assign(value=100 * found["value"])
 
 

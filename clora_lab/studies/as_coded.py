@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from rich.console import Console
 
 from clora_lab import methods
 from clora_lab.lab import printing, stats, tables
@@ -119,10 +120,8 @@ def in_words(table: pd.DataFrame, softmax_: pd.Series | None = None) -> str:
 def _note(table: pd.DataFrame) -> str:
     counts = pd.concat([table[f"{recipe}_n"].dropna() for recipe in RECIPES]).astype(int)
     seeds = f"{counts.min()}" if counts.nunique() == 1 else f"{counts.min()} to {counts.max()}"
-    return (
-        f"{table.attrs['title']}: {table.attrs['split']} accuracy in percent, mean ± sd of {seeds} seeds; "
-        "published: one run each"
-    )
+    said = f"{table.attrs['title']}: {table.attrs['split']} accuracy in percent, mean ± sd of {seeds} seeds"
+    return f"{said}; published: one run each" if table["published"].notna().any() else said
 
 
 def report(rows: pd.DataFrame, study: Study, split: str = "validation") -> None:
@@ -131,8 +130,8 @@ def report(rows: pd.DataFrame, study: Study, split: str = "validation") -> None:
         table = side_by_side(rows, study, split)
     except MissingResults:
         return
-    printing.show(texts(table), "Published, as coded and as written", _note(table))
-    print(in_words(table, softmax(rows, split)))
+    printing.show(texts(table), "As coded and as written", _note(table))
+    Console().print(in_words(table, softmax(rows, split)), highlight=False)
 
 
 def markdown(rows: pd.DataFrame, study: Study, split: str = "validation") -> str:

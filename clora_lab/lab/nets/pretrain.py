@@ -195,7 +195,7 @@ def pretrain(
             settings.epochs,
             folder.with_name(f"{folder.name}-epochs"),
             callbacks=[measure],
-            start=measure.values(guesser),
+            start=lambda: measure.values(guesser),
             verbose=verbose,
         )
         whole = bert.backbone(model, tokenizer.vocabulary_size())  # with dropout, for what comes
