@@ -9,6 +9,7 @@ PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
 ARGS ?=
+JOBS ?= auto
 NOTEBOOKS ?= $(sort $(wildcard notebooks/[0-9][0-9]_*.py))
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
@@ -50,9 +51,9 @@ notebooks: $(VENV)/.ready ## run every notebooks/NN_*.py and write its .ipynb; N
 exercises: $(VENV)/.ready ## hand-outs with and without solutions, into out/exercises
 	$(RUN) notebooks/build.py exercises
 
-test: $(VENV)/.ready ## the tests, under TensorFlow; ARGS="-k decay" for some
-	$(RUN) -m pytest -q tests --ignore-glob='tests/test_notebooks*.py' --ignore=tests/test_browser.py \
-	  --ignore=tests/test_site.py $(ARGS)
+test: $(VENV)/.ready ## the tests, under TensorFlow, on all cores; ARGS="-k decay" for some
+	$(RUN) -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder tests \
+	  --ignore-glob='tests/test_notebooks*.py' --ignore=tests/test_browser.py --ignore=tests/test_site.py $(ARGS)
 
 test-jax: $(VENV)-jax/.ready ## the method's unit tests under JAX, without TensorFlow
 	KERAS_BACKEND=jax $(VENV)-jax/bin/python -m pytest -q $(UNIT_TESTS) $(ARGS)

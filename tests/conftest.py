@@ -9,9 +9,32 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 os.environ["MPLBACKEND"] = "Agg"
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # As many processes as cores: one thread each, or they wait for one another.
+    for _name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+        os.environ.setdefault(_name, "1")
 os.environ["CLORA_OFFLINE"] = "1"
 
 # Always a new folder, also where the variable is set: a test must not write to a user's cache.
 # KERAS_HOME stays as it is, since it says where the real data lie.
 os.environ["CLORA_CACHE"] = tempfile.mkdtemp(prefix="clora-cache-")
 atexit.register(shutil.rmtree, os.environ["CLORA_CACHE"], ignore_errors=True)
+
+# Files with few and long tests begin, so that no process is left alone with one of them in the end.
+LONG = (
+    "bench",
+    "vgg16",
+    "bert",
+    "runner",
+    "cli",
+    "start_up",
+    "graph",
+    "slide_figures",
+    "training",
+    "distill",
+)
+
+
+def pytest_collection_modifyitems(items):
+    first = {f"test_{name}.py": place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: first.get(item.path.name, len(LONG)))

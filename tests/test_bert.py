@@ -58,10 +58,10 @@ def rows(tmp_path_factory):
     )
     changes |= SMALL.only("dense_learning_rate", "rank")
     grid = STUDY.grid(method=["bias", "svd", "scratch", "lora"], **changes)
-    grid += STUDY.grid(scope="encoder", method=["noise_bias", "svd_finetune"], **changes)
+    grid += STUDY.grid(scope="encoder", method="noise_bias", **changes)
     grid += STUDY.grid(scope="encoder_ff_wide", method="svd", init="activations", **changes)
     rows = runner.run_grid(grid, store, progress=False)
-    assert tuple(rows.columns) == STUDY.columns and rows["config"].nunique() == 8
+    assert tuple(rows.columns) == STUDY.columns and rows["config"].nunique() == 7
     return rows
 
 
