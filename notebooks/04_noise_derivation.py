@@ -558,7 +558,8 @@ else:
         ("noise_bias", "noise_to_end"),
     }
     size = notebook.size(RUN, DATASET)
-    live = TOY.grid(dataset=DATASET, rank=TOY.ranks[DATASET][:1], **size)
+    recipes = ("slides", "noise_to_end")
+    live = TOY.grid(dataset=DATASET, rank=TOY.ranks[DATASET][:1], variant=recipes, **size)
     results, history = notebook.run_live([one for one in live if (one.method, one.variant) in wanted])
     source = words.provenance(results)
 notebook.say(source)

@@ -123,8 +123,8 @@ print("targets:", TARGETS)
 # | way | rows × columns | product of width | runs as |
 # |---|---|---|---|
 # | **pair** (Zhang et al. 2015) | $(k k C_\text{in}) \times C_\text{out}$ | $r$ | $k \times k$ to $r$ channels, then $1 \times 1$ |
-# | **loralib** (Hu et al. 2021; the slides) | $(k C_\text{in}) \times (k C_\text{out})$, in memory order | $k r$ | one $k \times k$ convolution; its kernel is multiplied out first |
-# | **spatial** (Jaderberg et al. 2014; our default) | $(k\,C_\text{in}) \times (k\,C_\text{out})$, window columns against window rows | $k r$ | $1 \times k$ to $k r$ channels, then $k \times 1$ |
+# | **loralib** (Hu et al. 2021) | $(k C_\text{in}) \times (k C_\text{out})$, in memory order | $k r$ | one $k \times k$ convolution; its kernel is multiplied out first |
+# | **spatial** (Jaderberg et al. 2014; the slides, our default) | $(k\,C_\text{in}) \times (k\,C_\text{out})$, window columns against window rows | $k r$ | $1 \times k$ to $k r$ channels, then $k \times 1$ |
 #
 # One small kernel, three matrices. Number and colour say from which place of the window an element comes:
 
@@ -193,13 +193,33 @@ np.testing.assert_allclose(
 print(f"two convolutions {row.shape} and {column.shape}  =  one with the kernel {kernel.shape}")
 
 # %% [markdown]
+# **It is the slides' own.** Slide 18 prints the shapes $A\,(rk, C_\text{in} k)$ and $B\,(C_\text{out} k, rk)$, which would do for loralib's view as well. What settles it is a line of the
+# authors' notebooks: they reshape $BA$ to $(C_\text{out}, k, k, C_\text{in})$, so that
+#
+# $$K_{o,a,b,i} = \sum_r B_{ok+a,\,r}\; A_{r,\,bC_\text{in}+i} ,$$
+#
+# and the two sums come apart: $A$ looks along a row of the window, $B$ along a column. (The recorded rows of this study are older than this finding: they were computed with loralib's view, as
+# their tables say.)
+
+# %%
+k, inputs, outputs, r = 3, 12, 32, 4
+A, B = rng.normal(size=(r * k, inputs * k)), rng.normal(size=(outputs * k, r * k))
+theirs = np.transpose(np.reshape(B @ A, (outputs, k, k, inputs)), (1, 2, 3, 0))  # to Keras' order of axes
+row = np.transpose(np.reshape(A, (r * k, 1, k, inputs)), (1, 2, 3, 0))  # 1 x k, to r k channels
+column = np.transpose(np.reshape(B, (outputs, k, 1, r * k)), (1, 2, 3, 0))  # k x 1
+np.testing.assert_allclose(
+    to_numpy(conv(conv(images, row), column)), to_numpy(conv(images, theirs)), rtol=1e-3, atol=1e-2
+)
+print(f"BA reshaped to a kernel {theirs.shape}  =  {row.shape}, then {column.shape}")
+
+# %% [markdown]
 # loralib's factors are no kernels of stock layers. The net multiplies them out and then runs the **full** convolution. `cl.report` keeps apart what is stored and what is run:
 
 # %% tags=["nbval-check-output"]
 small = keras.Sequential(
     [keras.Input((16, 16, 64)), keras.layers.Conv2D(128, 3, padding="same", name="conv")]
 )
-for factorization in ("loralib", "pair"):
+for factorization in ("loralib", "pair", "spatial"):
     both = cl.compress(
         small, 16, "wds", cl.LinearDecay(1), targets="conv", factorization=factorization, seed=SEED
     )
@@ -210,7 +230,7 @@ for factorization in ("loralib", "pair"):
     )
 
 # %% [markdown]
-# In words: **loralib saves memory, the pair saves memory and time.** (By gathering patches in an order of its own, loralib's product can be run in parts after all, with a saving; no
+# In words: **loralib saves memory, the pair and the spatial factors save memory and time.** (By gathering patches in an order of its own, loralib's product can be run in parts after all, with a saving; no
 # stock layer does that. Exercise 5 is about it.) In training neither is cheap, since $W$ runs beside the pair until $d = 0$.
 #
 # ## 3. The ratios of slide 19 — 여섯 개의 압축률
@@ -427,7 +447,7 @@ print(equal)
 # **Predict first, then run.** At equal parameters: which one is more accurate? Which one needs less work? Write both down.
 
 # %%
-NAMED = {"loralib": "loralib's factors (slides)", "pair": "pair, same rank"}
+NAMED = {"loralib": "loralib's factors", "pair": "pair, same rank", "spatial": "spatial (slides)"}
 NAMED["pair_equal"] = "pair, as many parameters as loralib's"
 notebook.show(
     compare.accuracy_against_flops(

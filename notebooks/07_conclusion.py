@@ -68,7 +68,7 @@ from clora_lab import methods, studies
 from clora_lab.course import words
 from clora_lab.lab import frames, paths, published, runner, stats
 from clora_lab.lab.figures import compare, marks
-from clora_lab.slides import audit, conclusion, conclusion_figures, figures, recompute
+from clora_lab.slides import audit, coded, conclusion, conclusion_figures, figures, recompute
 from clora_lab.studies import toy
 
 pd.set_option("display.max_colwidth", 200)
@@ -332,6 +332,16 @@ slips[slips["slide"] != 23].drop(columns="how").set_index("slide")
 
 # %% [markdown]
 # Those of slide 23 are marked in its table (†). Notebooks 03, 05 and 06 take each study's slips apart; `python -m clora_lab audit` lists all of them with the way they were recomputed.
+
+# %% [markdown]
+# ### What the code does — 코드가 하는 일
+#
+# Not all that a paper does stands in its slides. These authors published their notebooks as well, which is more than most do and the only reason that the next table can exist: where the code does something else than the slides say, or
+# where they say nothing, and what of it was measured here. The first line is the large one; notebook 03 takes it apart. None of them touches the idea of C-LoRA.
+
+# %%
+code = coded.differences()[["topic", "slides", "code", "measured"]].set_index("topic")
+code.style.set_properties(**{"text-align": "left", "white-space": "normal", "vertical-align": "top"})
 
 # %%
 drawn = {figure.slide: figure for figure in figures.slide_figures(notebook.results_dir())}

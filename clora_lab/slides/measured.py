@@ -31,7 +31,7 @@ RATIOS = {  # with the head of their column
 # --- the toy project ----------------------------------------------------------------------------
 
 # A recipe of the slides -> the same with noise until the end; the first that is recorded is drawn.
-TO_END = {"as_written": "as_written_to_end", "slides": "noise_to_end", "as_coded": "as_coded_to_end"}
+TO_END = {"slides": "noise_to_end", "as_written": "as_written_to_end", "as_coded": "as_coded_to_end"}
 CODED = "as_coded"
 
 

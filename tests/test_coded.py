@@ -1,0 +1,71 @@
+"""As coded and as written: the table of the two recipes, and what the authors' code does."""
+
+import numpy as np
+import pytest
+
+from clora_lab import studies
+from clora_lab.lab.frames import MissingResults
+from clora_lab.slides import coded
+from clora_lab.studies import as_coded
+
+TOY = studies.get("toy")
+SLIDES = ("wds", "bias", "noise", "noise_bias")
+
+
+@pytest.fixture(scope="module")
+def rows():
+    found = studies.recorded("toy").read()
+    return found[found["dataset"] == "fashion_mnist"]
+
+
+def test_both_recipes_are_the_four_methods_at_all_ranks_from_one_original_net():
+    grid = TOY.grid(dataset="fashion_mnist", variant=("as_coded", "as_written"), method=SLIDES, seed=range(5))
+    small = [run for run in grid if not run.is_original]
+    assert len(small) == 2 * 4 * 3 * 5 and len(grid) == len(small) + 5
+    assert {run.init for run in small} == {"lora"}
+    assert {(run.variant, run.activation_on) for run in small} == {
+        ("as_coded", "original"),
+        ("as_written", "sum"),
+    }
+    (einsum,) = {
+        run.decay_power for run in studies.get("bert").grid(dataset="imdb", variant="as_coded", method="wds")
+    } - {1}
+    assert einsum == 2  # the original net has no decay, and so the default
+
+
+def test_the_published_numbers_come_out_as_coded_and_not_as_written(rows):
+    table = as_coded.side_by_side(rows, TOY)
+    assert len(table) == 12 and table["published"].notna().all()
+    assert table["as_coded_difference"].abs().max() < 1.6  # single runs, by the slides
+    assert table["as_written_difference"].min() > 2.0 and table["worth"].min() > 2.0
+    plain = as_coded.softmax(rows).mean()
+    assert table["as_coded"].max() < plain < table["as_written"].min()
+    words = as_coded.in_words(table, as_coded.softmax(rows))
+    assert "above every net as coded" in words and f"{plain:.2f}" in words
+
+
+def test_the_worth_is_paired_by_seed_and_corrected(rows):
+    table = as_coded.side_by_side(rows, TOY).set_index(["rank", "method"])
+    for (rank, method), line in table.iterrows():
+        own = rows[(rows["rank"] == rank) & (rows["method"] == method) & (rows["metric"] == "accuracy")]
+        own = own[(own["split"] == "validation") & (own["view"] == "compressed")]
+        both = own.pivot(index="seed", columns="variant", values="value")
+        gaps = 100 * (both["as_written"] - both["as_coded"]).dropna()
+        assert line["worth"] == pytest.approx(gaps.mean())
+        assert np.isnan(line["worth_p"]) or line["worth_p"] <= 1.0
+
+
+def test_a_recipe_that_is_missing_is_named(rows):
+    with pytest.raises(MissingResults, match="variant=as_coded,as_written"):
+        as_coded.side_by_side(rows[rows["variant"] != "as_coded"], TOY)
+    assert as_coded.markdown(rows[rows["variant"] != "as_coded"], TOY) == ""
+    assert as_coded.softmax(rows[rows["model"] != "softmax"]) is None
+
+
+def test_every_difference_says_where_it_stands_and_what_was_measured():
+    table = coded.differences().set_index("topic")
+    assert table.index.is_unique and (table[["slides", "code", "where", "measured"]] != "").all(axis=None)
+    assert "softmax regression" in table.loc["activation", "measured"]
+    assert "5.7 times as wide" in table.loc["width of A", "measured"]
+    text = coded.report()
+    assert max(map(len, text.splitlines())) <= 80 and all(topic[1:] in text for topic in table.index)
