@@ -107,7 +107,7 @@ class CLoRA(keras.layers.Layer):
         method: str = "noise_bias",
         schedule=None,
         alpha: float = 32.0,
-        init: str = "lora",
+        init: str = "lora_inputs",
         factorization: str | None = None,
         noise_gate="scheduled",
         noise_draw: str = "auto",

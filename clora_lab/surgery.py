@@ -33,7 +33,7 @@ def compress(
     method: str | methods.Method = "noise_bias",
     schedule: Schedule | None = None,
     targets: Sequence[str] | str | Callable[[keras.layers.Layer], bool] | None = None,
-    init: str = "lora",
+    init: str = "lora_inputs",
     alpha: float = 32.0,
     seed: int = 0,
     factorization: str | None = None,
@@ -62,9 +62,9 @@ def compress(
             "bert_backbone/transformer_layer_0/self_attention_layer/query". A pattern passes over what has no
             low-rank pair, such as norms, and over embeddings unless it matches nothing else that has one:
             "*" and "bert_backbone/*" leave them, "token_embedding" and "*embedding" mean them.
-        init: "lora" (the slides'), "svd" (best pair of W, the residual decays), "svd_copy" (best pair, all
-            of W decays), "activations" (best pair on the calibration batch, the residual decays),
-            "orthogonal", or "scratch" (no W at all).
+        init: "lora_inputs" (A random, B zero), "lora" (the same with the slides' wider A), "svd" (best pair
+            of W, the residual decays), "svd_copy" (best pair, all of W decays), "activations" (best pair on
+            the calibration batch, the residual decays), "orthogonal", or "scratch" (no W at all).
         alpha: the pair is scaled by s = alpha / rank.
         seed: of the pairs' start values and of the noise.
         factorization: for Conv2D one of `clora_lab.rules.FACTORIZATIONS`; None for the first of them.

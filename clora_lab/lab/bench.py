@@ -23,7 +23,7 @@ import keras
 
 import clora_lab as cl
 from clora_lab import graph, layers, methods, rules, targets
-from clora_lab.lab import training
+from clora_lab.lab import processes, training
 from clora_lab.lab.paths import cache_dir
 from clora_lab.lab.settings import DECAY, Run
 from clora_lab.lab.study import PROVENANCE
@@ -65,7 +65,8 @@ def carry_out(run: Run) -> dict:
         >>> carry_out(run)["values"][-1][:3]
         ['model', '-', 'seconds']
     """
-    keras.utils.clear_session()
+    with processes.interrupted_later():
+        keras.utils.clear_session()
     # A process runs many nets, each with its own compiled step: TensorFlow's advice on that is noise here.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     hooks = run.home.hooks

@@ -26,7 +26,7 @@ class LoRA(Method):
     name: ClassVar[str] = "lora"
     keeps_original: ClassVar[bool] = True
 
-    init: str = "lora"
+    init: str = "lora_inputs"
     alpha: float = 32.0
 
     def __post_init__(self):

@@ -91,7 +91,11 @@ def select(found: pd.DataFrame, **settings) -> pd.Series:
     matches = np.ones(len(found), dtype=bool)
     for name, value in wanted.items():
         column = found[name]
-        same = np.isclose(column.astype(float), value) if isinstance(value, float) else column == value
+        same = (
+            np.isclose(column.astype(float), value)
+            if isinstance(value, float)
+            else (column == value).fillna(False)
+        )
         matches &= np.asarray(same)
     return found[matches].set_index("seed")["value"].sort_index()
 
