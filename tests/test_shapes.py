@@ -39,7 +39,7 @@ def test_the_parts_of_bert_add_up(net, embeddings, encoder, backbone):
     assert len(net.attention) == 4 * net.blocks and len(net.norms) == 2 * net.blocks
 
 
-@pytest.mark.parametrize("factorization", ["loralib", "pair"])
+@pytest.mark.parametrize("factorization", ["spatial", "loralib", "pair"])
 def test_a_pair_costs_what_the_rule_of_its_layer_says(factorization):
     conv = keras.layers.Conv2D(6, 3, padding="same")
     conv.build((None, 8, 8, 5))

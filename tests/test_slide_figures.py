@@ -320,7 +320,7 @@ def test_layers_are_counted_with_both_factorizations():
     ax = fig.axes[0]
     assert "1,304,634 of 18,918,730" in fig.alt_text and "larger than before: block1_conv1" in fig.alt_text
     points = {line.get_label(): line.get_xdata() for line in ax.lines}
-    assert points["loralib's factors (slides)"][0] == 9 * 16 * 67 + 64
+    assert points["1 × k, then k × 1 (slides)"][0] == 9 * 16 * 67 + 64
     assert points["k × k to rank, then 1 × 1"][0] == 16 * (27 + 64) + 64
     assert [patch.get_width() for patch in ax.patches][:2] == [1_792, 36_928]
     with pytest.raises(ValueError, match="`rank` must be an integer of at least 1"):

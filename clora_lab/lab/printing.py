@@ -123,7 +123,8 @@ def wide(frame: pd.DataFrame) -> str:
         lines.append({"recipe": recipe, "method": named, **line})
     counts = frame["n"]
     seeds = f"{counts.min()}" if counts.nunique() == 1 else f"{counts.min()} to {counts.max()}"
-    made = ", ".join(min(values) for values in next(iter(frame.attrs["made"].values())))
+    columns = zip(*frame.attrs["made"].values(), strict=True)
+    made = ", ".join(" and ".join(sorted(set().union(*values))) for values in columns)
     said = (
         f"Accuracy on the {frame['split'].iloc[0]} images of {frame['dataset'].iloc[0]} in percent, mean ± "
         f"standard deviation over {seeds} seeds; {made}."

@@ -337,7 +337,7 @@ def layer_parameters(conv_rank: int = 16, dense_rank: int = 16) -> Figure:
     frame = pd.DataFrame({"original layer": original}, index=[layer.name for layer in layers])
     look = {"color": BLUE, "alpha": 0.35, "edgecolor": INK}
     marks.draw_bars(ax, frame, [look], across=True, written=lambda _: "")
-    pairs = {"loralib": (RED, "D"), "pair": (GREEN, "o")}
+    pairs = {"spatial": (RED, "D"), "pair": (GREEN, "o")}
     larger = []
     for name, (color, marker) in pairs.items():
         left = [
@@ -346,9 +346,9 @@ def layer_parameters(conv_rank: int = 16, dense_rank: int = 16) -> Figure:
             else layer.parameters
             for layer in layers
         ]
-        label = {"loralib": "loralib's factors (slides)", "pair": "k × k to rank, then 1 × 1"}[name]
+        label = {"spatial": "1 × k, then k × 1 (slides)", "pair": "k × k to rank, then 1 × 1"}[name]
         ax.plot(left, places, linestyle="", marker=marker, color=color, label=label, markeredgecolor=INK)
-        if name == "loralib":
+        if name == "spatial":
             larger = [y.name for y, n, m in zip(layers, left, original, strict=True) if n > m]
             total = sum(left)
     ax.set_xscale("log")
@@ -357,9 +357,9 @@ def layer_parameters(conv_rank: int = 16, dense_rank: int = 16) -> Figure:
     title = f"VGG16's layers counted, ranks {conv_rank} and {dense_rank}"
     grown = f"; larger than before: {', '.join(larger)}" if larger else ""
     whole = shapes.total(shapes.VGG16)
-    set_title(fig, title, f"{total:,} of {whole:,} parameters left with loralib's factors{grown}")
+    set_title(fig, title, f"{total:,} of {whole:,} parameters left with the slides' factors{grown}")
     fig.alt_text = (
-        f"{title}: {total:,} of {whole:,} parameters ({100 * total / whole:.2f}%) are left with loralib's "
+        f"{title}: {total:,} of {whole:,} parameters ({100 * total / whole:.2f}%) are left with the slides' "
         f"factors{grown}; dense_8 stays as it is."
     )
     return fig

@@ -214,7 +214,9 @@ def _vgg16_ratios() -> list[dict]:
         left, bare = (
             shapes.vgg16_remaining(ranks["rank"], ranks["dense_rank"], bias=bias) for bias in (True, False)
         )
-        counts = f"pairs (loralib's for the convolutions) and biases over the whole model of {whole:,}"
+        counts = (
+            f"pairs (1 x k, then k x 1 for the convolutions) and biases over the whole model of {whole:,}"
+        )
         out = f"{counts}, the frozen output layer of {head:,} left out"
         out += ", with which the print follows" if _follows(printed, left + head, whole) else ""
         included = f"{counts}, the frozen output layer of {head:,} included"
