@@ -15,11 +15,12 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 # Tests of the method itself. They need no TensorFlow and must pass under each backend.
 UNIT_TESTS := $(patsubst %,tests/test_%.py,\
-  schedules noise rules spatial lorita layers embeddings surgery contract pins callbacks clock accounting training distill)
+  schedules noise rules spatial lorita as_coded layers embeddings surgery contract pins callbacks clock accounting training distill)
 PIP = -m pip install -qq --disable-pip-version-check
 UV_COMPILE = $(VENV)/bin/uv pip compile pyproject.toml --quiet --universal \
   --python-version 3.10 --no-header --no-annotate $(ARGS)
 RUN := $(VENV)/bin/python
+PARALLEL = -q -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help setup reproduce figures report lab notebooks exercises test test-jax test-torch \
   test-notebooks test-browser site lint format bench lock clean
@@ -52,14 +53,14 @@ exercises: $(VENV)/.ready ## hand-outs with and without solutions, into out/exer
 	$(RUN) notebooks/build.py exercises
 
 test: $(VENV)/.ready ## the tests, under TensorFlow, on all cores; ARGS="-k decay" for some
-	$(RUN) -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder tests \
+	$(RUN) -m pytest $(PARALLEL) tests \
 	  --ignore-glob='tests/test_notebooks*.py' --ignore=tests/test_browser.py --ignore=tests/test_site.py $(ARGS)
 
 test-jax: $(VENV)-jax/.ready ## the method's unit tests under JAX, without TensorFlow
-	KERAS_BACKEND=jax $(VENV)-jax/bin/python -m pytest -q $(UNIT_TESTS) $(ARGS)
+	KERAS_BACKEND=jax $(VENV)-jax/bin/python -m pytest $(PARALLEL) $(UNIT_TESTS) $(ARGS)
 
 test-torch: $(VENV)-torch/.ready ## the method's unit tests under PyTorch, without TensorFlow
-	KERAS_BACKEND=torch $(VENV)-torch/bin/python -m pytest -q $(UNIT_TESTS) $(ARGS)
+	KERAS_BACKEND=torch $(VENV)-torch/bin/python -m pytest $(PARALLEL) $(UNIT_TESTS) $(ARGS)
 
 test-notebooks: $(VENV)/.ready ## run the notebooks as tests, in quick mode
 	$(RUN) -m pytest -q $(or $(wildcard tests/test_notebooks*.py),tests/test_notebooks.py) $(ARGS)
@@ -111,7 +112,7 @@ $(VENV)-torch/.ready: BACKEND = -r <(grep -v '^jax' requirements-jax.lock) '$(TO
 $(VENV)-jax/.ready $(VENV)-torch/.ready: $(VENV)-%/.ready: \
   requirements-jax.lock requirements.lock pyproject.toml | $(VENV)-%/bin/python
 	echo "setting up $(@D), without TensorFlow (a few minutes, once)"
-	$(@D)/bin/python $(PIP) -c requirements.lock $(BACKEND) pytest pytest-timeout setuptools
+	$(@D)/bin/python $(PIP) -c requirements.lock $(BACKEND) pytest pytest-timeout pytest-xdist setuptools
 	$(@D)/bin/python $(PIP) --no-deps --no-build-isolation -e .
 	$(@D)/bin/python -c 'import importlib.util as u, sys; sys.exit(bool(u.find_spec("tensorflow")) and \
 	  "TensorFlow is installed in $(@D): remove that folder and run this again")'

@@ -373,7 +373,7 @@ half_widths = ...
 found = answers.values(rows, SPLIT)
 base = answers.select(found)
 others = [answers.select(found, init=init) - base for init in open_questions.INITS[1:]]
-spread = np.median([other.std() for other in others])
+spread = np.nanmedian([other.std() for other in others])  # a start may have no rows
 half_widths = {n: stats.t.ppf(0.975, n - 1) * spread / np.sqrt(n) for n in (5, 20)}
 assert half_widths[20] < half_widths[5] / 2  # more than 1 / sqrt(4), as t falls too
 print({n: f"± {width:.2f} points" for n, width in half_widths.items()})
