@@ -35,7 +35,7 @@ def net():
     keras.utils.set_random_seed(1)
     wrapped = cl.compress(model, rank=2, schedule=cl.LinearDecay(EPOCHS * 8), targets="dense_0", seed=3)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    wrapped.compile(keras.optimizers.Adam(1e-2), loss, jit_compile=False)
+    wrapped.compile(keras.optimizers.Adam(1e-2), loss, jit_compile=nets.BACKEND == "jax")
     return wrapped
 
 
