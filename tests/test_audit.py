@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from clora_lab.lab import names, published
+from clora_lab.lab import published
 from clora_lab.slides import audit, printed, recompute, shapes
 
 
@@ -167,7 +167,7 @@ def test_text_has_one_digit_more_than_the_print(table):
     assert (lead["printed"], lead["recomputed"]) == ("0.08 points", "−0.083 points")
 
 
-@pytest.mark.parametrize("module", [audit, names, printed, recompute, shapes])
+@pytest.mark.parametrize("module", [audit, printed, recompute, shapes])
 def test_the_examples_run(module):
     results = doctest.testmod(module)
     assert results.attempted and not results.failed

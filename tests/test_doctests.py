@@ -2,9 +2,12 @@
 
 import doctest
 import importlib
+import pkgutil
 
 import keras
 import pytest
+
+from clora_lab import lab, studies
 
 MODULES = ["schedules", "noise", "factorize", "layers", "graph", "surgery", "methods", "methods.base"]
 MODULES += ["saving", "callbacks", "accounting"]
@@ -20,3 +23,14 @@ def test_examples_run_by_themselves(name):
         results = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(example)
         assert results.failed == 0, example.name
         assert not any("SKIP" in line.source for line in example.examples), example.name
+
+
+@pytest.mark.parametrize("package", [lab, studies], ids=["lab", "studies"])
+def test_examples_of_the_lab_say_what_comes(package):
+    """Those that need no rows, files or training; the figures' are run beside their own tests."""
+    for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        if found.name.startswith("clora_lab.lab.figures"):
+            continue
+        for example in doctest.DocTestFinder().find(importlib.import_module(found.name)):
+            results = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(example)
+            assert results.failed == 0, example.name

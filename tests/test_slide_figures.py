@@ -16,15 +16,16 @@ import pandas as pd
 import pytest
 import rows as made_up
 
-from clora_lab import studies
+from clora_lab import methods, studies
 from clora_lab.lab import published
 from clora_lab.lab.data import registry as datasets
 from clora_lab.lab.figures import marks, style
 from clora_lab.lab.frames import MissingResults
-from clora_lab.lab.names import METHODS
 from clora_lab.slides import figures, measured, page, plots, printed
 from clora_lab.slides import published as slides_published
 from clora_lab.slides.figures import SlideFigure
+
+METHODS = methods.names("slides")
 
 
 def record(folder, study, values, ratios, **settings):

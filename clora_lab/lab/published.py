@@ -55,7 +55,7 @@ def load(table: str) -> pd.DataFrame:
         ValueError: there is no such table; the nearest name is suggested.
 
     Example:
-        >>> load("toy")["accuracy_percent"].max()
+        >>> float(load("toy")["accuracy_percent"].max())
         87.79
     """
     import pandas as pd  # here, so that a study's page loads without

@@ -182,7 +182,6 @@ def compare(rows: pd.DataFrame, study: Study, split: str = "test", metric: str =
         >>> from clora_lab import studies
         >>> toy = studies.recorded("toy").read()
         >>> table = compare(toy[toy["variant"] == "slides"], studies.get("toy"))
-        >>> table[(table["method"] == "noise_bias") & (table["rank"] == 16)][["published", "measured", "gap"]]
         >>> table.round(2).to_dict("records")[0]["measured"]
         87.39
     """

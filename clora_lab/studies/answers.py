@@ -222,7 +222,7 @@ def in_words(table: pd.DataFrame) -> list[str]:
         >>> frame = pd.DataFrame({"question": ["start"] * 2, "setting": ["SVD", "orthonormal"],
         ...     "difference": [1.0, 0.1], "p_holm": [0.01, 0.6]})
         >>> in_words(frame)[0]
-        'Better than the slides\\' recipe: SVD (+1.00).'
+        "Better than the slides' recipe: SVD (+1.00)."
     """
     compared = table[table["p_holm"].notna()].sort_values("difference", ascending=False)
     clear = compared["p_holm"] < stats.LEVEL

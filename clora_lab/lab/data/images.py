@@ -284,8 +284,8 @@ def standardise(x: np.ndarray) -> np.ndarray:
     """uint8 images as float32 with CIFAR-10's mean 0 and standard deviation 1 in each channel.
 
     Example:
-        >>> standardise(np.zeros((1, 32, 32, 3), "uint8"))[0, 0, 0].round(2).tolist()
-        [-1.99, -1.98, -1.71]
+        >>> standardise(np.zeros((1, 32, 32, 3), "uint8"))[0, 0, 0].round(2)
+        array([-1.99, -1.98, -1.71], dtype=float32)
     """
     return (x.astype("float32") - np.float32(MEAN)) / np.float32(STD)
 

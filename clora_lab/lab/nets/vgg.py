@@ -66,7 +66,7 @@ def small_vgg(classes: int = 10, dropout: float = 0.2, seed: int = 0) -> keras.M
 
     Example:
         >>> small_vgg().count_params()
-        173706
+        164058
     """
     keras.utils.set_random_seed(seed)
     x = inputs = keras.Input((32, 32, 3))
