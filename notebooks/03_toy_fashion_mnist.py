@@ -342,7 +342,7 @@ else:
 shown
 
 # %% [markdown]
-# The published numbers come out again, within about a point, from nets without an activation. It is an easy slip: a wrapper around a whole layer looks right, trains well for as long as $W$ is there, and nothing fails. What it costs is in the last column, and the
+# The published numbers come out again, from nets without an activation. It is an easy slip: a wrapper around a whole layer looks right, trains well for as long as $W$ is there, and nothing fails. What it costs is in the last column, and the
 # lesson is not about these authors: **compare with the simplest model that could do the same.** A softmax regression would have told.
 #
 # Check it: does the small net bend?

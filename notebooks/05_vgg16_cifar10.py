@@ -198,8 +198,8 @@ print(f"two convolutions {row.shape} and {column.shape}  =  one with the kernel 
 #
 # $$K_{o,a,b,i} = \sum_r B_{ok+a,\,r}\; A_{r,\,bC_\text{in}+i} ,$$
 #
-# and the two sums come apart: $A$ looks along a row of the window, $B$ along a column. (The recorded rows of this study are older than this finding: they were computed with loralib's view, as
-# their tables say.)
+# and the two sums come apart: $A$ looks along a row of the window, $B$ along a column. (The recorded rows of this study are older than this finding: they were computed with loralib's view and
+# the pair, as their tables say.)
 
 # %%
 k, inputs, outputs, r = 3, 12, 32, 4

@@ -9,16 +9,17 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 os.environ["MPLBACKEND"] = "Agg"
-if "PYTEST_XDIST_WORKER" in os.environ:
-    # As many processes as cores: one thread each, or they wait for one another.
-    for _name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
-        os.environ.setdefault(_name, "1")
 os.environ["CLORA_OFFLINE"] = "1"
 
 # Always a new folder, also where the variable is set: a test must not write to a user's cache.
 # KERAS_HOME stays as it is, since it says where the real data lie.
 os.environ["CLORA_CACHE"] = tempfile.mkdtemp(prefix="clora-cache-")
 atexit.register(shutil.rmtree, os.environ["CLORA_CACHE"], ignore_errors=True)
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    from clora_lab.lab import processes
+
+    processes.limit_threads()  # as many processes as cores
 
 # Files with few and long tests begin, so that no process is left alone with one of them in the end.
 LONG = (

@@ -9,6 +9,7 @@ import pytest
 
 from clora_lab import layers, methods, noise, studies
 from clora_lab.lab import settings
+from clora_lab.lab import study as pages
 from clora_lab.studies import open_questions
 
 TOY = studies.get("toy")
@@ -177,3 +178,23 @@ def test_a_method_of_other_authors_brings_its_own_settings():
     assert (one.factors, other.factors) == (2, 3) and TOY.key(one).startswith("lorita rank 4")
     with pytest.raises(ValueError, match="`field` must be one of"):
         RUN.replace(factors=3)
+
+
+def test_a_setting_that_a_method_brings_is_its_own_whatever_its_name(monkeypatch):
+    """Of C-LoRA's settings a grid leaves out those that a method has not got, and no others."""
+    monkeypatch.setattr(methods, "find", lambda name: dict)  # stands for the class of such a method
+    own = {"floor": settings.Field(0.0, "of the method", low=0.0, high=1.0)}
+    monkeypatch.setattr(pages, "own_settings", lambda method: own if method == "svd" else {})
+    (_, run) = TOY.grid(dataset="digits", variant="slides", method="svd", rank=4, floor=0.25)
+    assert run.floor == 0.25
+    (_, run) = TOY.grid(dataset="digits", variant="slides", method="scratch", rank=4, floor=0.25)
+    assert run.floor == 0.0
+    with pytest.raises(ValueError, match="`floor`"):
+        TOY.grid(dataset="digits", variant="slides", method="scratch", rank=4, floor=2.0)
+
+
+@pytest.mark.parametrize("name", ["toy", "vgg16", "bert"])
+def test_as_coded_are_the_slides_methods_alone_in_every_study(name):
+    home = studies.get(name)
+    grid = home.grid(dataset=home.data[0], variant="as_coded")
+    assert {run.method for run in grid} == {methods.ORIGINAL, *methods.names("slides")}

@@ -169,7 +169,7 @@ DECAY = {
 }
 # Those that are also settings of methods in which nothing fades: LoRA's.
 OF_ANY_PAIR = ("alpha", "init")
-# The slides' formula, and what their authors' code has in its place: see `clora_lab.slides.audit`.
+# The slides' formula, and what their authors' code has in its place: see `clora_lab.slides.coded`.
 AS_WRITTEN = {"init": "lora"}
 AS_CODED = {**AS_WRITTEN, "activation_on": "original"}
 # What may be done beside the compression; a study names those that it has a hook for.

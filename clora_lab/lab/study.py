@@ -149,7 +149,7 @@ class Study:
         >>> from clora_lab import studies
         >>> toy = studies.get("toy")
         >>> len(toy.grid(dataset="digits"))
-        23
+        35
     """
 
     name: str
@@ -341,7 +341,7 @@ class Study:
         fixed = self.fixed.get(method, {})
         found = {name: value for name, value in fields.items() if value in fixed.get(name, (value,))}
         if methods.family(method) != "slides":
-            fading = set(DECAY) - set(OF_ANY_PAIR) - set(fixed)
+            fading = set(DECAY) - set(OF_ANY_PAIR) - set(fixed) - set(own_settings(method))
             for name in fading & set(found):
                 DECAY[name].check(name, found.pop(name))  # to no effect, but not unsaid
         if method == methods.ORIGINAL:

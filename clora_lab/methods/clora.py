@@ -29,7 +29,7 @@ class WDS(Method):
             - "lora": the slides' start, after Hu et al. 2021: the first uniform, the last zero. Their A
               has the shape (rank, inputs), so its fan in is the *rank* to Keras: see `Rule.fan_by_rank`.
             - "lora_inputs": the same by the inputs as fan in, which makes A sqrt(inputs / rank) narrower: on
-              the toy net a little better, and steadier under large steps (data/results/toy.csv).
+              the toy net a little better (data/results/toy.csv, "slides" against "as_written").
             - "svd": the best of this rank, s f1 ... fn = W_r, their scales shared evenly; the residual W -
               W_r is what decays (as PiSSA does for fine-tuning, Meng et al. 2024).
             - "svd_copy": the same beside the whole of W, which decays; at the start the layer gives W + W_r.

@@ -1,7 +1,7 @@
 """Published, as coded and as written, side by side: the slides' numbers and what one line of code is worth.
 
 The slides write f( d (W x + b) + s B A x ); their authors' code has d f(W x + b) + s B A x, and so ends in
-linear layers (`clora_lab.slides.audit` has the whole list). Both are recipes of each study, "as_written" and
+linear layers (`clora_lab.slides.coded` has the whole list). Both are recipes of each study, "as_written" and
 "as_coded" in `clora_lab.lab.settings`, on the same data from the same original nets.
 """
 
@@ -13,11 +13,15 @@ from rich.console import Console
 
 from clora_lab import methods
 from clora_lab.lab import printing, stats, tables
-from clora_lab.lab.frames import MissingResults, plus_minus, signed
+from clora_lab.lab.frames import MissingResults, plus_minus, signed, spread_in_words
 from clora_lab.lab.study import Study
+from clora_lab.studies.toy import SOFTMAX
 
 RECIPES = {"as_coded": "as coded", "as_written": "as written"}
-SOFTMAX = "softmax"
+SHORT = {
+    "published": "slides",
+    "written - coded": "worth",
+}  # heads that leave the methods a line of 80 columns
 
 
 def side_by_side(rows: pd.DataFrame, study: Study, split: str = "validation") -> pd.DataFrame:
@@ -118,19 +122,18 @@ def in_words(table: pd.DataFrame, softmax_: pd.Series | None = None) -> str:
 
 
 def _note(table: pd.DataFrame) -> str:
-    counts = pd.concat([table[f"{recipe}_n"].dropna() for recipe in RECIPES]).astype(int)
-    seeds = f"{counts.min()}" if counts.nunique() == 1 else f"{counts.min()} to {counts.max()}"
-    said = f"{table.attrs['title']}: {table.attrs['split']} accuracy in percent, mean ± sd of {seeds} seeds"
-    return f"{said}; published: one run each" if table["published"].notna().any() else said
+    counts = pd.concat([table[f"{recipe}_n"].dropna() for recipe in RECIPES])
+    said = f"{table.attrs['title']}: {table.attrs['split']} accuracy in percent, {spread_in_words(counts)}"
+    return f"{said}; the slides' numbers: one run each" if table["published"].notna().any() else said
 
 
 def report(rows: pd.DataFrame, study: Study, split: str = "validation") -> None:
-    """Print the table and what came out; nothing where a recipe is missing."""
+    """Print the table in 80 columns, and what came out; nothing where a recipe is missing."""
     try:
         table = side_by_side(rows, study, split)
     except MissingResults:
         return
-    printing.show(texts(table), "As coded and as written", _note(table))
+    printing.show(texts(table).rename(columns=SHORT), "As coded and as written", _note(table))
     Console().print(in_words(table, softmax(rows, split)), highlight=False)
 
 

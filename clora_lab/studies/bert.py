@@ -18,7 +18,7 @@ from clora_lab.lab.nets import starts
 from clora_lab.lab.published import Published
 from clora_lab.lab.settings import AS_CODED, AS_WRITTEN, Field
 from clora_lab.lab.study import Hooks, Study
-from clora_lab.studies.toy import FIXED
+from clora_lab.studies.toy import FIXED, as_coded
 
 WIDER, WIDER_RANK = "encoder_ff_wide", 2.75  # feed-forward pairs with so many times attention's rank
 SCOPES = {  # what is compressed, as groups of a net's targets
@@ -188,7 +188,7 @@ STUDY = Study(
     # labels, from the dense net's states, on pieces from everywhere in the texts.
     variants={
         "as_written": AS_WRITTEN,
-        "as_coded": {**AS_CODED, "decay_power": 2},
+        "as_coded": functools.partial(as_coded, how={**AS_CODED, "decay_power": 2}),
         "slides": {},
         "short": {"learning_rate": 5e-4, "dense_learning_rate": 2e-4},
         "recipe": RECIPE,

@@ -40,10 +40,10 @@ def noise_to_end(wanted, cells, how=AS_WRITTEN):
     return [run] if _asked(wanted) else []
 
 
-def as_coded(wanted, cells):
+def as_coded(wanted, cells, how=AS_CODED):
     """The slides' four methods as their authors' code has them: what is left is linear."""
     kept = [name for name in wanted if name in methods.names("slides")]
-    return [{**AS_CODED, **cell, "method": name} for name in kept for cell in cells]
+    return [{**how, **cell, "method": name} for name in kept for cell in cells]
 
 
 def softmax(wanted, cells):
