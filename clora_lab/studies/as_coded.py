@@ -7,6 +7,9 @@ linear layers (`clora_lab.slides.coded` has the whole list). Both are recipes of
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator
+
 import numpy as np
 import pandas as pd
 from rich.console import Console
@@ -127,21 +130,33 @@ def _note(table: pd.DataFrame) -> str:
     return f"{said}; the slides' numbers: one run each" if table["published"].notna().any() else said
 
 
-def report(rows: pd.DataFrame, study: Study, split: str = "validation") -> None:
-    """Print the table in 80 columns, and what came out; nothing where a recipe is missing."""
-    try:
-        table = side_by_side(rows, study, split)
-    except MissingResults:
-        return
-    printing.show(texts(table).rename(columns=SHORT), "As coded and as written", _note(table))
-    Console().print(in_words(table, softmax(rows, split)), highlight=False)
+def sides(rows: pd.DataFrame, study: Study) -> Iterator[tuple[pd.DataFrame, pd.Series | None]]:
+    """`side_by_side` and `softmax` for each data set, net and factorization that has both recipes.
+
+    The split is the one that the study's published numbers are of. A grid that moved settings beside its
+    recipes has no such table, and is left out.
+    """
+    split = study.published[0].split
+    whole = dataclasses.replace(study, apart=tuple(name for name in study.apart if name != "variant"))
+    own = rows[rows["variant"].isin(RECIPES) | (rows["method"] == methods.ORIGINAL)]
+    for what, part in tables.parts(own, whole) if own["rank"].any() else ():
+        if study.apart_in(part) is not study or not set(RECIPES) <= set(part["variant"]):
+            continue
+        data = {name: what[name] for name in study.apart_of_original if name in what and name != "model"}
+        same = np.logical_and.reduce([rows[name] == value for name, value in data.items()])
+        yield side_by_side(part, study, split), softmax(rows[same], split)
 
 
-def markdown(rows: pd.DataFrame, study: Study, split: str = "validation") -> str:
+def report(rows: pd.DataFrame, study: Study) -> None:
+    """Print the tables in 80 columns, and what came out; nothing where a recipe is missing."""
+    for table, plain in sides(rows, study):
+        printing.show(texts(table).rename(columns=SHORT), "As coded and as written", _note(table))
+        Console().print(in_words(table, plain), highlight=False)
+
+
+def markdown(rows: pd.DataFrame, study: Study) -> str:
     """The same for the README; "" where a recipe is missing."""
-    try:
-        table = side_by_side(rows, study, split)
-    except MissingResults:
-        return ""
-    shown = printing.to_markdown(texts(table))
-    return f"{shown}\n\n{_note(table)}. {in_words(table, softmax(rows, split))}"
+    return "\n\n".join(
+        f"{printing.to_markdown(texts(table))}\n\n{_note(table)}. {in_words(table, plain)}"
+        for table, plain in sides(rows, study)
+    )

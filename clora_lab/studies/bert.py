@@ -17,8 +17,8 @@ from clora_lab.lab.nets import registry as nets
 from clora_lab.lab.nets import starts
 from clora_lab.lab.published import Published
 from clora_lab.lab.settings import AS_CODED, AS_WRITTEN, Field
-from clora_lab.lab.study import Hooks, Study
-from clora_lab.studies.toy import FIXED, as_coded
+from clora_lab.lab.study import Study
+from clora_lab.studies.toy import FIXED, SideBySide, as_coded
 
 WIDER, WIDER_RANK = "encoder_ff_wide", 2.75  # feed-forward pairs with so many times attention's rank
 SCOPES = {  # what is compressed, as groups of a net's targets
@@ -44,7 +44,7 @@ def slides_ratio(run):
     return "slides_bert_norms" if run["model"] == "bert_tiny" else "slides_bert"
 
 
-class BERT(Hooks):
+class BERT(SideBySide):
     """What only the BERT study does."""
 
     alone = methods.names("slides")[:1]

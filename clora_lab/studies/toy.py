@@ -61,9 +61,34 @@ def _asked(wanted):
     return BEST["method"] in wanted
 
 
-class Toy(Hooks):
+class SideBySide(Hooks):
+    """The slides' three projects: beside a study's tables stands the slides' recipe, as coded and as written.
+
+    Args:
+        wide: whether the README's tables have the ranks as columns.
+    """
+
+    wide = False
+
+    def report(self, study, rows, splits=("test",)):
+        from clora_lab.studies import as_coded
+
+        super().report(study, rows, splits)
+        as_coded.report(rows, study)
+
+    def markdown(self, study, rows, split="test"):
+        from clora_lab.lab import printing, tables
+        from clora_lab.studies import as_coded
+
+        table = tables.compare(rows, study, split)
+        shown = printing.wide(table) if self.wide else printing.markdown(table)
+        return "\n\n".join(filter(None, (as_coded.markdown(rows, study), shown)))
+
+
+class Toy(SideBySide):
     """What only the toy project does."""
 
+    wide = True
     alone = methods.names("slides")[:1]
     resumable = False  # a run takes a minute
 
@@ -82,19 +107,7 @@ class Toy(Hooks):
         return "images"
 
     def report(self, study, rows, splits=("validation", "test")):
-        from clora_lab.studies import as_coded
-
         super().report(study, rows, splits)
-        if study.apart_in(rows) is study:  # a grid that moved other settings has no such table
-            for _, own in rows.groupby(["dataset", "fraction"], sort=False):
-                as_coded.report(own, study)
-
-    def markdown(self, study, rows, split="test"):
-        from clora_lab.lab import printing, tables
-        from clora_lab.studies import as_coded
-
-        tables_ = as_coded.markdown(rows, study), printing.wide(tables.compare(rows, study, split))
-        return "\n\n".join(filter(None, tables_))
 
     def data(self, run):
         return of_images(run)

@@ -10,8 +10,8 @@ from clora_lab import methods
 from clora_lab.lab.nets import registry as nets
 from clora_lab.lab.published import Published
 from clora_lab.lab.settings import AS_WRITTEN, Field
-from clora_lab.lab.study import Hooks, Study
-from clora_lab.studies.toy import FIXED, as_coded, of_images
+from clora_lab.lab.study import Study
+from clora_lab.studies.toy import FIXED, SideBySide, as_coded, of_images
 
 SPATIAL = "spatial"
 EQUAL = "pair_equal"  # the pair with as many parameters as loralib's factors
@@ -20,7 +20,7 @@ FACTORIZATIONS = (SPATIAL, "loralib", "pair", EQUAL)
 RANKS = ((16, 16), (16, 32), (16, 64), (32, 16), (32, 32), (32, 64))
 
 
-class VGG16(Hooks):
+class VGG16(SideBySide):
     """What only the VGG16 study does."""
 
     alone = methods.names("slides")[:1]
