@@ -36,10 +36,10 @@ def test_both_recipes_are_the_four_methods_at_all_ranks_from_one_original_net():
 def test_the_published_numbers_come_out_as_coded_and_not_as_written(rows):
     table = as_coded.side_by_side(rows, TOY)
     assert len(table) == 12 and table["published"].notna().all()
-    assert table["as_coded_difference"].abs().max() < 1.6  # single runs, by the slides
+    assert table["as_coded_difference"].abs().max() < 1.3  # single runs, by the slides
     assert table["as_written_difference"].min() > 2.0 and table["worth"].min() > 2.0
     plain = as_coded.softmax(rows).mean()
-    assert table["as_coded"].max() < plain < table["as_written"].min()
+    assert table["as_coded"].max() < plain < table["as_written"].median()
     words = as_coded.in_words(table, as_coded.softmax(rows))
     assert "above every net as coded" in words and f"{plain:.2f}" in words
 
