@@ -26,13 +26,13 @@ def provenance(rows: pd.DataFrame) -> str:
             f"`rows` must be result rows with the columns {columns}. Missing: {missing}; rows: {len(rows)}."
         )
 
-    def each(column):
-        return ", ".join(sorted(set(rows[column].astype(str))))
+    def each(*columns):
+        return ", ".join(sorted(rows[list(columns)].drop_duplicates().astype(str).agg(" ".join, axis=1)))
 
     data = ", ".join(sorted({datasets.label(name) for name in rows["dataset"]}))
     return (
         f"*Where these numbers come from: {data}; {rows['config'].nunique()} runs, "
-        f"{counted(rows['seed'])}; {each('backend')} {each('backend_version')}, Keras "
+        f"{counted(rows['seed'])}; {each('backend', 'backend_version')}, Keras "
         f"{each('keras_version')}, Python {each('python')}, clora_lab {each('clora_version')}; "
         f"{each('processor')}; {span(rows['date'])}.*"
     )

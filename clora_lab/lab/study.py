@@ -44,6 +44,8 @@ class Hooks:
     evaluation: Mapping[str, object] = {}  # arguments of `training.evaluate`
     resumable: bool = True  # whether an interrupted run goes on from its last epoch, or begins anew
     shapes: tuple[str, ...] = ()  # fields beside data set and model that the net's shape depends on
+    splits: tuple[str, ...] = ("test",)  # what a grid's tables are of
+    wide: bool = False  # whether the README's table has the cells as columns
 
     def resolve(self, dataset: str, among: Sequence[str], download: bool = True) -> str:
         """The data set that a name stands for; "auto" is the first of a study's that can be had."""
@@ -65,18 +67,19 @@ class Hooks:
         """The run under whose name an original net is cached, for runs that train the same."""
         return run
 
-    def report(self, study: Study, rows, splits: Sequence[str] = ("test",)) -> None:
-        """Print recorded rows as tables, and in a sentence what came out."""
+    def report(self, study: Study, rows, splits: Sequence[str] = ()) -> None:
+        """Print recorded rows as tables, of the study's own splits by default, and what came out."""
         from clora_lab.lab import printing
 
-        for split in splits:
+        for split in splits or self.splits:
             printing.report(rows, study.apart_in(rows), split)
 
     def markdown(self, study: Study, rows, split: str = "test") -> str:
         """The same for the README."""
         from clora_lab.lab import printing, tables
 
-        return printing.markdown(tables.compare(rows, study, split))
+        show = printing.wide if self.wide else printing.markdown
+        return show(tables.compare(rows, study, split))
 
     def data(self, run: Run):
         """The `clora_lab.lab.bench.Data` of a run."""

@@ -71,7 +71,7 @@ def side_by_side(rows: pd.DataFrame, study: Study, split: str = "validation") ->
         found.loc[cell, names] = one.difference, one.low, one.high, one.p
     found["worth_p"] = stats.holm(found["worth_p"].to_numpy())
     found = found.reset_index()
-    found.attrs = {"cells": study.cells, "split": split, "title": study.title_of(rows.iloc[0])}
+    found.attrs = {"cells": study.cells, "split": split, "title": study.title_of(own.iloc[0])}
     return found
 
 
@@ -133,17 +133,17 @@ def _note(table: pd.DataFrame) -> str:
 def sides(rows: pd.DataFrame, study: Study) -> Iterator[tuple[pd.DataFrame, pd.Series | None]]:
     """`side_by_side` and `softmax` for each data set, net and factorization that has both recipes.
 
-    The split is the one that the study's published numbers are of. A grid that moved settings beside its
-    recipes has no such table, and is left out.
+    The split is the one that the study's published numbers are of, "test" where that is not told. A grid
+    that moved settings beside its recipes has no such table, and is left out.
     """
-    split = study.published[0].split
+    split = study.published[0].split or "test"
     whole = dataclasses.replace(study, apart=tuple(name for name in study.apart if name != "variant"))
     own = rows[rows["variant"].isin(RECIPES) | (rows["method"] == methods.ORIGINAL)]
-    for what, part in tables.parts(own, whole) if own["rank"].any() else ():
+    for what, part in tables.parts(own, whole) if len(own) else ():
         if study.apart_in(part) is not study or not set(RECIPES) <= set(part["variant"]):
             continue
-        data = {name: what[name] for name in study.apart_of_original if name in what and name != "model"}
-        same = np.logical_and.reduce([rows[name] == value for name, value in data.items()])
+        data = [name for name in whole.apart_of_original if name != "model"]
+        same = np.logical_and.reduce([rows[name] == what[name] for name in data])
         yield side_by_side(part, study, split), softmax(rows[same], split)
 
 

@@ -62,33 +62,26 @@ def _asked(wanted):
 
 
 class SideBySide(Hooks):
-    """The slides' three projects: beside a study's tables stands the slides' recipe, as coded and as written.
+    """What the slides' projects share: beside a study's tables, their recipe as coded and as written."""
 
-    Args:
-        wide: whether the README's tables have the ranks as columns.
-    """
-
-    wide = False
-
-    def report(self, study, rows, splits=("test",)):
+    def report(self, study, rows, splits=()):
         from clora_lab.studies import as_coded
 
         super().report(study, rows, splits)
         as_coded.report(rows, study)
 
     def markdown(self, study, rows, split="test"):
-        from clora_lab.lab import printing, tables
         from clora_lab.studies import as_coded
 
-        table = tables.compare(rows, study, split)
-        shown = printing.wide(table) if self.wide else printing.markdown(table)
-        return "\n\n".join(filter(None, (as_coded.markdown(rows, study), shown)))
+        both = as_coded.markdown(rows, study), super().markdown(study, rows, split)
+        return "\n\n".join(filter(None, both))
 
 
 class Toy(SideBySide):
     """What only the toy project does."""
 
     wide = True
+    splits = ("validation", "test")
     alone = methods.names("slides")[:1]
     resumable = False  # a run takes a minute
 
@@ -105,9 +98,6 @@ class Toy(SideBySide):
 
     def things(self, what):
         return "images"
-
-    def report(self, study, rows, splits=("validation", "test")):
-        super().report(study, rows, splits)
 
     def data(self, run):
         return of_images(run)
